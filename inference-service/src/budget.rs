@@ -1,0 +1,169 @@
+//! The computed bound of this service's memory. Every term is a value of the
+//! configuration, a bound computed from the models, or a constant here.
+
+use std::mem::size_of;
+
+use flatframe_shared::budget::{Budget, Bytes};
+use flatframe_shared::serve::ConnectionLimits;
+
+use crate::config::Config;
+use crate::results::record::ResultRecord;
+use crate::server::{MAX_REQUEST_BYTES, MAX_SMALL_CALLS};
+use crate::vision::{Face, VisionMemory};
+
+/// Code, runtime, threads' stacks, telemetry and the allocator's own tables;
+/// measured with no camera and the stub engine, with room to spare:
+/// docs/performance.md, "Memory of an idle service".
+const BASELINE_BYTES: u64 = 20 << 20;
+/// What one worker thread needs besides vision's own: touched stack and the
+/// allocator's arena.
+const THREAD_BYTES: u64 = 1 << 20;
+/// State of one HTTP/2 connection with its tasks, besides its windows.
+const CONNECTION_BYTES: u64 = 48 << 10;
+/// State of one camera besides its results.
+const CAMERA_BYTES: u64 = 4 << 10;
+/// State of one subscriber besides its queue: mostly the ids it watches.
+const SUBSCRIBER_BYTES: u64 = 32 << 10;
+/// One camera in the answer to `ListCameras`.
+const CAMERA_INFO_BYTES: u64 = 1 << 10;
+/// A frame may keep the whole buffer that it was read into alive, and that
+/// grows by doubling.
+const READ_BUFFER_FACTOR: u64 = 2;
+
+/// Limits of the gRPC connections, as the configuration gives them.
+pub fn connection_limits(config: &Config) -> ConnectionLimits {
+    let limits = &config.limits;
+    // A safety net that must not bind before the credits do.
+    let frames = u64::from(limits.window) * limits.max_message_bytes() as u64;
+    let window_bytes = u32::try_from(frames).unwrap_or(i32::MAX as u32).clamp(64 << 10, i32::MAX as u32);
+    ConnectionLimits { max_connections: limits.max_connections, window_bytes, ..ConnectionLimits::default() }
+}
+
+/// The budget of `config` with models that need `vision`.
+pub fn budget(config: &Config, vision: &VisionMemory) -> Budget {
+    let limits = &config.limits;
+    let mut budget = Budget::default();
+    budget.add("baseline", BASELINE_BYTES, None, "code, runtime, telemetry (measured)".into());
+    budget.add("model", vision.model_bytes, Some("vision.detector"), "weights and plans, shared by all workers".into());
+
+    let workers = config.workers.threads() as u64;
+    let per_worker = vision.state_bytes_per_worker + vision.scratch_bytes_per_worker + THREAD_BYTES;
+    budget.add(
+        "workers",
+        workers * per_worker,
+        Some("workers.count or vision.max_picture"),
+        format!(
+            "{workers} workers x ({} tensors + {} scratch + {} thread)",
+            Bytes(vision.state_bytes_per_worker),
+            Bytes(vision.scratch_bytes_per_worker),
+            Bytes(THREAD_BYTES)
+        ),
+    );
+
+    let streams = limits.max_streams as u64;
+    let message = limits.max_message_bytes() as u64 * READ_BUFFER_FACTOR;
+    let frames = u64::from(limits.window) + 1;
+    budget.add(
+        "streams",
+        streams * frames * message,
+        Some("limits.max_streams or limits.max_frame_bytes"),
+        format!("{streams} streams x (window {} + 1 being read) x {}", limits.window, Bytes(message)),
+    );
+
+    let connection = connection_limits(config);
+    let connections = limits.max_connections as u64;
+    let per_connection = u64::from(connection.window_bytes) + CONNECTION_BYTES;
+    budget.add(
+        "connections",
+        connections * per_connection,
+        Some("limits.max_connections"),
+        format!(
+            "{connections} connections x (window {} + {})",
+            Bytes(u64::from(connection.window_bytes)),
+            Bytes(CONNECTION_BYTES)
+        ),
+    );
+
+    let result = result_bytes(config);
+    let cameras = limits.max_cameras as u64;
+    let in_order = streams * u64::from(limits.window);
+    budget.add(
+        "cameras",
+        cameras * (CAMERA_BYTES + result) + in_order * result,
+        Some("limits.max_cameras"),
+        format!(
+            "{cameras} cameras x ({} + latest result {}) + {in_order} results on their way",
+            Bytes(CAMERA_BYTES),
+            Bytes(result)
+        ),
+    );
+    let ring = limits.result_ring as u64;
+    budget.add("results", ring * result, Some("limits.result_ring"), format!("{ring} results x {}", Bytes(result)));
+
+    // A result in a queue may be in no ring any more: it is counted in full,
+    // once, since subscribers share it.
+    let subscribers = limits.max_subscribers as u64;
+    let queue = limits.subscriber_queue as u64;
+    let send = connection.send_buffer_bytes as u64;
+    budget.add(
+        "subscribers",
+        subscribers * (SUBSCRIBER_BYTES + send + queue * size_of::<usize>() as u64) + queue * result,
+        Some("limits.max_subscribers"),
+        format!("{subscribers} subscribers x ({} to send + queue of {queue}) + {queue} results", Bytes(send)),
+    );
+
+    // Reading a request, and an answer that nobody reads; the largest answer
+    // is the list of all cameras.
+    let small_calls = (limits.max_subscribers + MAX_SMALL_CALLS) as u64;
+    let per_small_call = MAX_REQUEST_BYTES as u64 * READ_BUFFER_FACTOR + cameras * CAMERA_INFO_BYTES;
+    budget.add(
+        "client calls",
+        small_calls * per_small_call,
+        Some("limits.max_subscribers or limits.max_cameras"),
+        format!("{small_calls} calls x {}", Bytes(per_small_call)),
+    );
+
+    let calls = limits.max_detect_calls as u64;
+    let per_call = u64::from(limits.max_detect_bytes) * READ_BUFFER_FACTOR + result;
+    budget.add(
+        "detect calls",
+        calls * per_call,
+        Some("limits.max_detect_calls or limits.max_detect_bytes"),
+        format!("{calls} calls x {}", Bytes(per_call)),
+    );
+    budget
+}
+
+/// A result with as many faces as may be reported.
+fn result_bytes(config: &Config) -> u64 {
+    (size_of::<ResultRecord>() + config.vision.max_faces * size_of::<Face>()) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grows_with_every_limit() {
+        let vision =
+            VisionMemory { model_bytes: 1 << 20, state_bytes_per_worker: 1 << 20, scratch_bytes_per_worker: 1 << 20 };
+        let base = Config::default();
+        let total = |config: &Config| budget(config, &vision).total_bytes();
+        let changes: [fn(&mut Config); 9] = [
+            |c| c.limits.max_streams += 1,
+            |c| c.limits.max_cameras += 1,
+            |c| c.limits.window += 1,
+            |c| c.limits.max_frame_bytes += 1,
+            |c| c.limits.max_connections += 1,
+            |c| c.limits.max_subscribers += 1,
+            |c| c.limits.subscriber_queue += 1,
+            |c| c.limits.result_ring += 1,
+            |c| c.limits.max_detect_calls += 1,
+        ];
+        for (number, change) in changes.iter().enumerate() {
+            let mut config = base.clone();
+            change(&mut config);
+            assert!(total(&config) > total(&base), "change {number} is not in the budget");
+        }
+    }
+}

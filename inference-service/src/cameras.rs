@@ -1,0 +1,369 @@
+//! The cameras known since start: who is connected, what it last said, its
+//! ledger, its newest result. Bounded; a camera that was offline longest makes
+//! room for a new one, and its counts stay in the totals.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use flatframe_shared::frame::{CameraHello, CameraId, CameraState, Pace, SessionId};
+use flatframe_shared::ledger::{IngestCounts, ServerCounts, ServerLedger};
+
+use crate::intake::link::{Outbound, StreamLink};
+use crate::intake::order::{Order, Place};
+use crate::intake::reply::Finished;
+use crate::intake::schedule::QueueId;
+use crate::results::record::ResultRecord;
+
+/// Span of the rates shown.
+const RATE_WINDOW_S: usize = 5;
+
+/// The queue of single calls; cameras' queues begin after it.
+pub const DETECT_QUEUE: QueueId = QueueId(0);
+
+/// All cameras.
+#[derive(Debug)]
+pub struct Cameras {
+    max_cameras: usize,
+    next_queue: AtomicU64,
+    state: Mutex<Registry>,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    cameras: HashMap<CameraId, Arc<Camera>>,
+    /// Counts of cameras that made room.
+    retired: ServerCounts,
+}
+
+/// One camera. Lives on while its stream is closed.
+#[derive(Debug)]
+pub struct Camera {
+    /// Its id.
+    pub id: CameraId,
+    /// Its queue in the schedule.
+    pub queue: QueueId,
+    /// What became of its frames.
+    pub ledger: ServerLedger,
+    order: Mutex<Order<Finished>>,
+    state: Mutex<CameraRecord>,
+}
+
+#[derive(Debug)]
+struct CameraRecord {
+    hello: CameraHello,
+    stream: Option<Arc<StreamLink>>,
+    offline_since: Instant,
+    pace: Pace,
+    reported: Option<Reported>,
+    last_frame: Option<Instant>,
+    analyzed: Rate,
+    latest: Option<Arc<ResultRecord>>,
+}
+
+/// What a camera's sender last said of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reported {
+    /// State of its source.
+    pub state: CameraState,
+    /// What is wrong; empty when live.
+    pub detail: String,
+    /// The sender's counters.
+    pub counts: IngestCounts,
+}
+
+/// A camera at one instant.
+#[derive(Debug, Clone)]
+pub struct CameraView {
+    /// What it said when it connected last.
+    pub hello: CameraHello,
+    /// Its state: what the sender says, or offline.
+    pub state: CameraState,
+    /// What is wrong; empty when live.
+    pub detail: String,
+    /// Time since the last frame arrived.
+    pub last_frame_age: Option<Duration>,
+    /// Frames analysed per second, lately.
+    pub analyzed_fps: f32,
+    /// What it was asked for.
+    pub pace: Pace,
+    /// What became of its frames here.
+    pub counts: ServerCounts,
+    /// The sender's counters, as last reported.
+    pub ingest_counts: Option<IngestCounts>,
+    /// Its newest result.
+    pub latest: Option<Arc<ResultRecord>>,
+}
+
+/// Why a camera's stream is not opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// Its id streams from elsewhere.
+    #[error("camera {0} is already streaming from another sender: give each camera its own id")]
+    InUse(CameraId),
+    /// All cameras are online and there are as many as allowed.
+    #[error("{0} cameras are online, which is the limit (limits.max_cameras)")]
+    Full(usize),
+}
+
+impl Cameras {
+    /// Keeps at most `max_cameras`.
+    pub fn new(max_cameras: usize) -> Self {
+        Self { max_cameras, next_queue: AtomicU64::new(DETECT_QUEUE.0 + 1), state: Mutex::default() }
+    }
+
+    /// Opens a stream for the camera of `hello`. A stream of the same session
+    /// that still stands is ended: its sender has come back.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(
+        &self,
+        hello: &CameraHello,
+        pace: Pace,
+        link: impl FnOnce(Arc<Camera>) -> (Arc<StreamLink>, Outbound),
+    ) -> Result<(Arc<StreamLink>, Outbound), OpenError> {
+        let mut state = lock(&self.state);
+        if let Some(camera) = state.cameras.get(&hello.camera).cloned() {
+            let mut record = lock(&camera.state);
+            if let Some(old) = &record.stream {
+                if record.hello.session != hello.session {
+                    return Err(OpenError::InUse(hello.camera.clone()));
+                }
+                old.end();
+            }
+            let (stream, outbound) = link(camera.clone());
+            record.stream = Some(stream.clone());
+            record.hello = hello.clone();
+            record.pace = pace;
+            record.reported = None;
+            return Ok((stream, outbound));
+        }
+        if state.cameras.len() >= self.max_cameras && !state.retire_one() {
+            return Err(OpenError::Full(self.max_cameras));
+        }
+        let camera = Arc::new(Camera {
+            id: hello.camera.clone(),
+            queue: QueueId(self.next_queue.fetch_add(1, Relaxed)),
+            ledger: ServerLedger::new(),
+            order: Mutex::default(),
+            state: Mutex::new(CameraRecord {
+                hello: hello.clone(),
+                stream: None,
+                offline_since: Instant::now(),
+                pace,
+                reported: None,
+                last_frame: None,
+                analyzed: Rate::default(),
+                latest: None,
+            }),
+        });
+        let (stream, outbound) = link(camera.clone());
+        lock(&camera.state).stream = Some(stream.clone());
+        state.cameras.insert(hello.camera.clone(), camera);
+        Ok((stream, outbound))
+    }
+
+    /// The camera of that id.
+    pub fn get(&self, id: &CameraId) -> Option<Arc<Camera>> {
+        lock(&self.state).cameras.get(id).cloned()
+    }
+
+    /// All cameras, by id.
+    pub fn all(&self) -> Vec<Arc<Camera>> {
+        let mut cameras: Vec<_> = lock(&self.state).cameras.values().cloned().collect();
+        cameras.sort_by(|a, b| a.id.cmp(&b.id));
+        cameras
+    }
+
+    /// How many are known.
+    pub fn len(&self) -> usize {
+        lock(&self.state).cameras.len()
+    }
+
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Counts of cameras that made room for others.
+    pub fn retired(&self) -> ServerCounts {
+        lock(&self.state).retired
+    }
+}
+
+impl Registry {
+    /// Forgets the camera that is offline longest; `false` when there is none.
+    fn retire_one(&mut self) -> bool {
+        let longest = self
+            .cameras
+            .values()
+            .filter(|camera| camera.ledger.counts().queued == 0)
+            .filter_map(|camera| {
+                let record = lock(&camera.state);
+                record.stream.is_none().then_some((record.offline_since, camera.id.clone()))
+            })
+            .min_by_key(|(since, _)| *since);
+        let Some((_, id)) = longest else { return false };
+        if let Some(camera) = self.cameras.remove(&id) {
+            self.retired += camera.ledger.counts();
+        }
+        true
+    }
+}
+
+impl Camera {
+    /// A frame goes to a worker: its place in the camera's order.
+    pub fn begin(&self) -> Place {
+        lock(&self.order).begin()
+    }
+
+    /// A frame is done: calls `settle` for it and for those that waited for
+    /// it, in order. The order is held meanwhile, so that two workers cannot
+    /// overtake each other: `settle` must not wait.
+    pub fn finish(&self, place: Place, finished: Finished, settle: impl Fn(Finished)) {
+        let mut order = lock(&self.order);
+        order.finish(place, finished).into_iter().for_each(settle);
+    }
+
+    /// The stream `link` has ended; does nothing when another took its place.
+    pub fn close(&self, link: &Arc<StreamLink>) {
+        let mut record = lock(&self.state);
+        if record.stream.as_ref().is_some_and(|stream| Arc::ptr_eq(stream, link)) {
+            record.stream = None;
+            record.offline_since = Instant::now();
+        }
+    }
+
+    /// Its stream, while it has one.
+    pub fn stream(&self) -> Option<Arc<StreamLink>> {
+        lock(&self.state).stream.clone()
+    }
+
+    /// A frame arrived.
+    pub fn frame_arrived(&self, at: Instant) {
+        lock(&self.state).last_frame = Some(at);
+    }
+
+    /// The sender reported.
+    pub fn report(&self, reported: Reported) {
+        lock(&self.state).reported = Some(reported);
+    }
+
+    /// It is asked for `pace` from now on; `false`, and nothing changes, when
+    /// `link` is no longer its stream.
+    pub fn set_pace(&self, pace: Pace, link: &Arc<StreamLink>) -> bool {
+        let mut record = lock(&self.state);
+        let is_current = record.stream.as_ref().is_some_and(|stream| Arc::ptr_eq(stream, link));
+        if is_current {
+            record.pace = pace;
+        }
+        is_current
+    }
+
+    /// What it is asked for, and the rate it would like.
+    pub fn pace(&self) -> (Pace, f32) {
+        let record = lock(&self.state);
+        (record.pace, record.hello.wanted_fps)
+    }
+
+    /// A result was published. Results come in order.
+    pub fn set_latest(&self, latest: Arc<ResultRecord>, now: Instant) {
+        let mut record = lock(&self.state);
+        record.analyzed.count(now);
+        record.latest = Some(latest);
+    }
+
+    /// Everything a client may know of it.
+    pub fn view(&self) -> CameraView {
+        let counts = self.ledger.counts();
+        let mut record = lock(&self.state);
+        let now = Instant::now();
+        let (state, detail) = match (&record.stream, &record.reported) {
+            (None, _) => (CameraState::Offline, "its stream is closed".to_owned()),
+            (Some(_), None) => (CameraState::Connecting, "it has not reported yet".to_owned()),
+            (Some(_), Some(reported)) => (reported.state, reported.detail.clone()),
+        };
+        CameraView {
+            hello: record.hello.clone(),
+            state,
+            detail,
+            last_frame_age: record.last_frame.map(|at| now.duration_since(at)),
+            analyzed_fps: record.analyzed.per_second(now),
+            pace: record.pace,
+            counts,
+            ingest_counts: record.reported.as_ref().map(|reported| reported.counts),
+            latest: record.latest.clone(),
+        }
+    }
+
+    /// The session that streams, or streamed last.
+    pub fn session(&self) -> SessionId {
+        lock(&self.state).hello.session
+    }
+}
+
+/// Counts events in whole seconds; the rate is over the last
+/// [`RATE_WINDOW_S`] complete ones.
+#[derive(Debug)]
+struct Rate {
+    start: Instant,
+    /// Second of the newest bucket, counted from `start`.
+    second: u64,
+    buckets: [u32; RATE_WINDOW_S + 1],
+}
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self { start: Instant::now(), second: 0, buckets: [0; RATE_WINDOW_S + 1] }
+    }
+}
+
+impl Rate {
+    fn count(&mut self, now: Instant) {
+        self.advance(now);
+        self.buckets[0] += 1;
+    }
+
+    fn per_second(&mut self, now: Instant) -> f32 {
+        self.advance(now);
+        let seconds = (self.second as usize).clamp(1, RATE_WINDOW_S);
+        self.buckets[1..].iter().sum::<u32>() as f32 / seconds as f32
+    }
+
+    fn advance(&mut self, now: Instant) {
+        let second = now.duration_since(self.start).as_secs();
+        let count = self.buckets.len();
+        let steps = usize::try_from(second - self.second).unwrap_or(usize::MAX).min(count);
+        self.buckets.rotate_right(steps % count);
+        self.buckets[..steps].fill(0);
+        self.second = second;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_over_whole_seconds() {
+        let mut rate = Rate::default();
+        let at = |ms: u64| rate_start(&rate) + Duration::from_millis(ms);
+        let times: Vec<_> = (0..40).map(|n| at(n * 100)).collect();
+        let (four_s, later) = (at(4000), at(20_000));
+        for time in times {
+            rate.count(time);
+        }
+        assert_eq!(rate.per_second(four_s), 10.0);
+        assert_eq!(rate.per_second(later), 0.0);
+    }
+
+    fn rate_start(rate: &Rate) -> Instant {
+        rate.start
+    }
+}

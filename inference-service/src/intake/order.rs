@@ -1,0 +1,81 @@
+//! Puts results of one camera back into the order in which its frames were
+//! handed to workers. Holds at most as many as there are workers; knows
+//! neither frames nor results.
+
+use std::collections::VecDeque;
+
+/// Place in the order of one camera.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place(u64);
+
+/// Results that wait for earlier ones.
+#[derive(Debug)]
+pub struct Order<T> {
+    /// First place not yet released.
+    first: u64,
+    /// Results from `first` on; `None` while in work.
+    slots: VecDeque<Option<T>>,
+}
+
+impl<T> Default for Order<T> {
+    fn default() -> Self {
+        Self { first: 0, slots: VecDeque::new() }
+    }
+}
+
+impl<T> Order<T> {
+    /// A frame goes to a worker: its place.
+    pub fn begin(&mut self) -> Place {
+        self.slots.push_back(None);
+        Place(self.first + self.slots.len() as u64 - 1)
+    }
+
+    /// Its result is there: returns it and those that waited for it, in order.
+    pub fn finish(&mut self, place: Place, result: T) -> Vec<T> {
+        let index = (place.0 - self.first) as usize;
+        self.slots[index] = Some(result);
+        let ready = self.slots.iter().take_while(|slot| slot.is_some()).count();
+        self.first += ready as u64;
+        self.slots.drain(..ready).flatten().collect()
+    }
+
+    /// Frames in work or waiting for earlier ones.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether no frame is in work.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// In whatever order work ends, results come out in the order begun.
+        #[test]
+        fn comes_out_in_order(picks in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 0..100)) {
+            let mut order = Order::default();
+            let (mut working, mut begun, mut out) = (Vec::new(), 0u32, Vec::new());
+            for (begin, pick) in picks {
+                if begin || working.is_empty() {
+                    working.push((order.begin(), begun));
+                    begun += 1;
+                } else {
+                    let (place, result) = working.swap_remove(pick.index(working.len()));
+                    out.extend(order.finish(place, result));
+                }
+            }
+            for (place, result) in working {
+                out.extend(order.finish(place, result));
+            }
+            prop_assert_eq!(out, (0..begun).collect::<Vec<_>>());
+            prop_assert!(order.is_empty());
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The threads that analyse: one job at a time, each thread with its own model
+//! state and scratch. A job that fails costs itself; the thread lives on.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::dispatch::Dispatch;
+use super::job::Answer;
+use crate::metrics::Stages;
+use crate::vision::{AnalyzeError, Analyzer, AnalyzerState};
+
+/// Starts one thread for each worker of `dispatch`.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn start(
+    dispatch: &Arc<Dispatch>,
+    analyzer: &Analyzer,
+    stages: &Arc<Stages>,
+) -> std::io::Result<Vec<JoinHandle<()>>> {
+    (0..dispatch.workers())
+        .map(|worker| {
+            let (dispatch, stages, state) = (dispatch.clone(), stages.clone(), analyzer.spawn());
+            std::thread::Builder::new().name(format!("worker-{worker}")).spawn(move || run(&dispatch, state, &stages))
+        })
+        .collect()
+}
+
+/// Works until the dispatch is closed and empty.
+fn run(dispatch: &Dispatch, mut state: AnalyzerState, stages: &Stages) {
+    while let Some(job) = dispatch.take() {
+        let begun = Instant::now();
+        stages.queued.record(begun.duration_since(job.arrived));
+        let result = job.span.in_scope(|| state.analyze(&job.jpeg, job.rotation));
+        dispatch.record(begun.elapsed());
+        let answer = match result {
+            Ok(analysis) => {
+                stages.decode.record(analysis.timings.decode);
+                stages.detect.record(analysis.timings.detect);
+                stages.gender.record(analysis.timings.gender);
+                Answer::Analyzed(analysis)
+            }
+            Err(AnalyzeError::Invalid(why)) => Answer::Invalid(why),
+            Err(AnalyzeError::Failed(why)) => Answer::Failed(why),
+        };
+        job.reply.answer(answer);
+    }
+}

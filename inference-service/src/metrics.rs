@@ -1,0 +1,194 @@
+//! What Prometheus sees. Reads the live counters of every part when it is
+//! scraped; keeps none of its own but the histograms of stages.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use flatframe_shared::budget::{Budget, Place};
+use flatframe_shared::histogram::Histogram;
+use flatframe_shared::ledger::ServerCounts;
+use flatframe_shared::outcome::Outcome;
+use flatframe_shared::process;
+use flatframe_shared::serve::ConnectionCounts;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::cameras::Cameras;
+use crate::intake::dispatch::Dispatch;
+use crate::results::bus::Bus;
+
+/// Time spent in each stage.
+#[derive(Debug, Default)]
+pub struct Stages {
+    /// From arrival to a worker.
+    pub queued: Histogram,
+    /// JPEG to pixels.
+    pub decode: Histogram,
+    /// Detector with what is before and after it.
+    pub detect: Histogram,
+    /// Gender classifier, all faces of a frame.
+    pub gender: Histogram,
+}
+
+/// Everything that is shown.
+pub struct Sources {
+    /// Cameras and their ledgers.
+    pub cameras: Arc<Cameras>,
+    /// The ledger of single calls.
+    pub detect_ledger: flatframe_shared::ledger::ServerLedger,
+    /// Jobs and workers.
+    pub dispatch: Arc<Dispatch>,
+    /// Results and subscribers.
+    pub bus: Arc<Bus>,
+    /// Connections.
+    pub connections: Arc<ConnectionCounts>,
+    /// Stages.
+    pub stages: Arc<Stages>,
+    /// The computed bound.
+    pub budget: Budget,
+    /// Where data can wait.
+    pub places: Vec<Place>,
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sources")
+    }
+}
+
+impl Sources {
+    /// Counts of all cameras and single calls together.
+    pub fn totals(&self) -> ServerCounts {
+        let mut totals = self.cameras.retired();
+        totals += self.detect_ledger.counts();
+        for camera in self.cameras.all() {
+            totals += camera.ledger.counts();
+        }
+        totals
+    }
+}
+
+/// A registry that shows `sources`.
+pub fn registry(sources: Arc<Sources>) -> Registry {
+    let mut registry = Registry::with_prefix("flatframe_inference");
+    registry.register_collector(Box::new(sources));
+    registry
+}
+
+impl Collector for Sources {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.encode_frames(&mut encoder)?;
+        self.encode_load(&mut encoder)?;
+        self.encode_memory(&mut encoder)
+    }
+}
+
+impl Sources {
+    fn encode_frames(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let cameras = self.cameras.all();
+        let mut family =
+            encoder.encode_descriptor("frames", "Frames answered, by outcome", None, MetricType::Counter)?;
+        let detect = ("".to_owned(), "detect", self.detect_ledger.counts());
+        let retired = ("".to_owned(), "retired", self.cameras.retired());
+        let streams = cameras.iter().map(|camera| (camera.id.to_string(), "stream", camera.ledger.counts()));
+        for (camera, kind, counts) in streams.chain([detect, retired]) {
+            for &outcome in Outcome::ALL {
+                let labels = [("camera", camera.as_str()), ("kind", kind), ("outcome", outcome.as_str())];
+                ConstCounter::new(counts.answered(outcome)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let totals = self.totals();
+        gauge(encoder, "frames_queued", "Frames waiting or in work", None, totals.queued)?;
+        gauge(encoder, "ledger_balance", "Imbalance of the ledger; must read 0", None, totals.balance())?;
+        counter(encoder, "frames_received", "Frames that arrived", totals.received)?;
+        counter(encoder, "results_published", "Results published", self.bus.published())?;
+        counter(encoder, "results_missed", "Results that Watch clients missed", self.bus.missed())?;
+        counter(encoder, "subscribers_cut", "Watch clients cut because they stalled", self.bus.cut())?;
+        let mut family =
+            encoder.encode_descriptor("camera_online", "1 while its stream is open", None, MetricType::Gauge)?;
+        for camera in &cameras {
+            let labels = [("camera", camera.id.as_str())];
+            ConstGauge::new(i64::from(camera.stream().is_some())).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn encode_load(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let stages = [
+            ("queued", &self.stages.queued),
+            ("decode", &self.stages.decode),
+            ("detect", &self.stages.detect),
+            ("gender", &self.stages.gender),
+        ];
+        let help = "Time of one frame in a stage";
+        let mut family = encoder.encode_descriptor("stage", help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        for (stage, histogram) in stages {
+            histogram.encode(family.encode_family(&[("stage", stage)])?)?;
+        }
+        let service_s = self.dispatch.service().as_secs_f64();
+        gauge(encoder, "service", "Expected time of one frame on one worker", Some(&Unit::Seconds), service_s)?;
+        gauge(encoder, "workers", "Worker threads", None, self.dispatch.workers() as u64)?;
+        let help = "Time that workers spent on frames";
+        encoder
+            .encode_descriptor("busy", help, Some(&Unit::Seconds), MetricType::Counter)
+            .and_then(|metric| ConstCounter::new(self.dispatch.busy().as_secs_f64()).encode(metric))?;
+        gauge(encoder, "connections", "Connections open", None, self.connections.open.load(Relaxed))?;
+        counter(
+            encoder,
+            "connections_refused",
+            "Connections refused at the cap",
+            self.connections.refused.load(Relaxed),
+        )?;
+        counter(
+            encoder,
+            "connections_cut",
+            "Connections cut because the client did not read",
+            self.connections.cut.load(Relaxed),
+        )
+    }
+
+    fn encode_memory(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let used = process::current_use();
+        let bytes = Some(&Unit::Bytes);
+        // What cannot be read is left out: unknown is not zero.
+        for (name, help, unit, value) in [
+            ("rss", "Resident memory", bytes, used.rss_bytes),
+            ("rss_peak", "Highest resident memory so far", bytes, used.rss_peak_bytes),
+            ("swap", "Memory swapped out", bytes, used.swap_bytes),
+            ("open_files", "Open files", None, used.open_files),
+            ("threads", "Threads", None, used.threads),
+        ] {
+            if let Some(value) = value {
+                gauge(encoder, name, help, unit, value)?;
+            }
+        }
+        gauge(encoder, "budget", "Computed bound of resident memory", bytes, self.budget.total_bytes())?;
+        for (name, help, value) in [
+            ("place_live", "Items that wait, by place", Place::live as fn(&Place) -> u64),
+            ("place_cap", "Most items that may wait, by place", |place| place.cap),
+        ] {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for place in &self.places {
+                let labels = [("place", place.name.as_str())];
+                ConstGauge::new(value(place)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn gauge<N>(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, unit: Option<&Unit>, value: N) -> fmt::Result
+where
+    ConstGauge<N>: EncodeMetric,
+{
+    ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?)
+}
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+}

@@ -1,0 +1,372 @@
+//! The whole program: loads the models, checks the budget, serves until told
+//! to stop, and stops within a deadline. Does not parse arguments and does not
+//! bind: tests and the demo start it as `main` does.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use flatframe_shared::admin::{AdminState, serve_admin};
+use flatframe_shared::budget::{Budget, DoesNotFit, Place};
+use flatframe_shared::frame::Pace;
+use flatframe_shared::r#gen::{DESCRIPTORS, v1};
+use flatframe_shared::ledger::{ServerCounts, ServerLedger};
+use flatframe_shared::outcome::Outcome;
+use flatframe_shared::process;
+use flatframe_shared::rate_log::RateLog;
+use flatframe_shared::resources::{ResourceApi, Resources};
+use flatframe_shared::serve::{ConnectionCounts, serve_grpc};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+use tonic_health::pb::health_server::{Health, HealthServer};
+
+use crate::budget::{budget, connection_limits};
+use crate::cameras::Cameras;
+use crate::config::Config;
+use crate::intake::admission::Admitted;
+use crate::intake::dispatch::Dispatch;
+use crate::intake::link::{DRAIN_DEADLINE, Intake, MAX_OPENINGS};
+use crate::intake::pacing::{Demand, Pacing, is_noticeable};
+use crate::intake::stream::FrameApi;
+use crate::intake::worker;
+use crate::metrics::{Sources, Stages, registry};
+use crate::results::bus::{Bus, BusLimits};
+use crate::results::detect::DetectApi;
+use crate::results::service::ResultApi;
+use crate::vision::{Analyzer, ModelError};
+
+/// Time of one frame on one worker that is assumed until it is measured.
+const ASSUMED_SERVICE: Duration = Duration::from_millis(10);
+/// Jobs in work must end so long after the rest was answered `draining`.
+const LAST_JOB_DEADLINE: Duration = Duration::from_secs(2);
+/// Connections are closed so long after streams were told to drain.
+const CONNECTION_GRACE: Duration = Duration::from_secs(6);
+/// Most calls of clients at once besides `Watch`, `Detect` and cameras.
+pub const MAX_SMALL_CALLS: usize = 64;
+/// Between two looks at what cameras should be asked for.
+const PACE_TICK: Duration = Duration::from_secs(1);
+/// Largest request of a client that carries no picture, bytes.
+pub const MAX_REQUEST_BYTES: usize = 32 * 1024;
+
+/// Why the service does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A model is missing or wrong.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The configuration needs more memory than there is.
+    #[error(transparent)]
+    Memory(#[from] DoesNotFit),
+    /// The system refused a thread or a socket.
+    #[error("the system refused: {0}")]
+    System(#[from] std::io::Error),
+    /// The reflection service refused its descriptors.
+    #[error("server reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// A checked configuration with its models loaded and tested.
+pub struct Loaded {
+    config: Config,
+    analyzer: Analyzer,
+    /// The computed bound.
+    pub budget: Budget,
+}
+
+/// Loads and tests the models and checks the budget against the memory limit.
+/// Takes a second or so; binds nothing.
+///
+/// # Errors
+/// [`StartError`], saying what to do.
+pub fn load(config: Config) -> Result<Loaded, StartError> {
+    let analyzer = Analyzer::load(&config.vision)?;
+    let budget = budget(&config, &analyzer.memory());
+    let limit = match config.limits.memory_bytes {
+        0 => process::cgroup_limit_bytes(),
+        bytes => Some(bytes),
+    };
+    if let Some(limit) = limit {
+        budget.check(limit)?;
+    }
+    Ok(Loaded { config, analyzer, budget })
+}
+
+/// Bound sockets.
+pub struct Listeners {
+    /// gRPC.
+    pub grpc: TcpListener,
+    /// `/livez`, `/readyz`, `/metrics`.
+    pub admin: TcpListener,
+}
+
+impl Listeners {
+    /// Binds what the configuration says.
+    ///
+    /// # Errors
+    /// When an address is in use or not ours.
+    pub async fn bind(config: &Config) -> std::io::Result<Self> {
+        let bind = async |key: &str, address: std::net::SocketAddr| {
+            TcpListener::bind(address)
+                .await
+                .map_err(|error| std::io::Error::new(error.kind(), format!("{key} = {address}: {error}")))
+        };
+        Ok(Self {
+            grpc: bind("listen.grpc", config.listen.grpc).await?,
+            admin: bind("listen.admin", config.listen.admin).await?,
+        })
+    }
+}
+
+/// A running service.
+pub struct Server {
+    sources: Arc<Sources>,
+    intake: Arc<Intake>,
+    shutdown: CancellationToken,
+    serving: tokio::task::JoinHandle<()>,
+    admin: tokio::task::JoinHandle<()>,
+    admin_stop: CancellationToken,
+    pacing: tokio::task::JoinHandle<()>,
+    health: tonic_health::server::HealthReporter,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts to serve; `shutdown` stops it.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub async fn start(loaded: Loaded, listeners: Listeners, shutdown: CancellationToken) -> Result<Self, StartError> {
+        let Loaded { config, analyzer, budget } = loaded;
+        let dispatch = Arc::new(Dispatch::new(config.workers.threads(), ASSUMED_SERVICE));
+        let stages = Arc::new(Stages::default());
+        let workers = worker::start(&dispatch, &analyzer, &stages)?;
+        let intake = intake(&config, &analyzer, dispatch.clone(), shutdown.clone());
+        let connections = Arc::new(ConnectionCounts::default());
+        let sources = Arc::new(Sources {
+            cameras: intake.cameras.clone(),
+            detect_ledger: ServerLedger::new(),
+            dispatch,
+            bus: intake.bus.clone(),
+            connections: connections.clone(),
+            stages,
+            places: places(&config, &intake, &connections),
+            budget,
+        });
+        let (health, health_service) = tonic_health::server::health_reporter();
+        set_health(&health, true).await;
+        let routes = routes(&config, &intake, &sources, health_service)?;
+        let serving = tokio::spawn(serve_grpc(
+            listeners.grpc,
+            routes,
+            connection_limits(&config),
+            connections,
+            shutdown.clone(),
+            CONNECTION_GRACE,
+        ));
+        let ready = {
+            let shutdown = shutdown.clone();
+            move || if shutdown.is_cancelled() { Err("stopping".to_owned()) } else { Ok(()) }
+        };
+        let admin = AdminState { ready: Box::new(ready), metrics: registry(sources.clone()) };
+        // Answers until the end: "not ready", and the last counts.
+        let admin_stop = CancellationToken::new();
+        let admin = tokio::spawn(serve_admin(listeners.admin, Arc::new(admin), admin_stop.clone()));
+        let pacing = Pacing::new(config.pace_size(), config.pace.min_fps);
+        let pacing = tokio::spawn(run_pacing(pacing, intake.clone(), sources.clone(), shutdown.clone()));
+        Ok(Self { sources, intake, shutdown, serving, admin, admin_stop, pacing, health, workers })
+    }
+
+    /// The live counters.
+    pub fn sources(&self) -> &Arc<Sources> {
+        &self.sources
+    }
+
+    /// Waits for the shutdown and for every task and thread to end; returns the
+    /// last counts. Bounded by the shutdown deadline.
+    pub async fn join(self) -> ServerCounts {
+        self.shutdown.cancelled().await;
+        set_health(&self.health, false).await;
+        tracing::info!(streams = self.intake.streams(), waiting = self.sources.dispatch.waiting(), "draining");
+        self.sources.dispatch.close();
+        let workers = self.workers;
+        let joined = tokio::task::spawn_blocking(move || {
+            for worker in workers {
+                // A worker does not unwind: a panic has ended the process.
+                let _ = worker.join();
+            }
+        });
+        let mut joined = std::pin::pin!(joined);
+        if tokio::time::timeout(DRAIN_DEADLINE, joined.as_mut()).await.is_err() {
+            tracing::warn!(waiting = self.sources.dispatch.waiting(), "frames still wait, answering them draining");
+            self.sources.dispatch.flush();
+            if tokio::time::timeout(LAST_JOB_DEADLINE, joined).await.is_err() {
+                tracing::error!("a worker does not end: the engine hangs; the process ends without it");
+            }
+        }
+        tracing::info!("workers have stopped");
+        self.intake.tasks.close();
+        let _ = tokio::join!(self.serving, self.pacing);
+        self.intake.tasks.wait().await;
+        self.admin_stop.cancel();
+        let _ = self.admin.await;
+        let totals = self.sources.totals();
+        tracing::info!(received = totals.received, queued = totals.queued, balance = totals.balance(), "stopped");
+        totals
+    }
+}
+
+async fn set_health(health: &tonic_health::server::HealthReporter, serving: bool) {
+    use tonic_health::ServingStatus::{NotServing, Serving};
+    let status = if serving { Serving } else { NotServing };
+    for service in ["", "flatframe.v1.FrameService", "flatframe.v1.ResultService", "flatframe.v1.DetectService"] {
+        health.set_service_status(service, status).await;
+    }
+}
+
+fn intake(config: &Config, analyzer: &Analyzer, dispatch: Arc<Dispatch>, shutdown: CancellationToken) -> Arc<Intake> {
+    let limits = config.limits.clone();
+    let bus = BusLimits {
+        max_subscribers: limits.max_subscribers,
+        queue: limits.subscriber_queue,
+        ring: limits.result_ring,
+        stall: Duration::from_secs(limits.subscriber_stall_s),
+    };
+    Arc::new(Intake {
+        max_size: config.vision.max_picture.0,
+        dispatch,
+        cameras: Arc::new(Cameras::new(limits.max_cameras)),
+        bus: Arc::new(Bus::new(bus)),
+        detector: analyzer.detector_name().into(),
+        gender_model: analyzer.gender_name().map(Into::into),
+        openings: Semaphore::new(MAX_OPENINGS),
+        slots: Arc::new(Semaphore::new(limits.max_streams)),
+        warnings: RateLog::default(),
+        first_pace: Mutex::new(Pace { max_fps: None, max_size: config.pace_size() }),
+        shutdown,
+        tasks: TaskTracker::new(),
+        limits,
+    })
+}
+
+fn places(config: &Config, intake: &Arc<Intake>, connections: &Arc<ConnectionCounts>) -> Vec<Place> {
+    use std::sync::atomic::Ordering::Relaxed;
+    let limits = &config.limits;
+    let frames = limits.max_streams as u64 * u64::from(limits.window) + limits.max_detect_calls as u64;
+    let (dispatch, cameras, bus) = (intake.dispatch.clone(), intake.cameras.clone(), intake.bus.clone());
+    let (streams, subscribers, held, connections) = (intake.clone(), bus.clone(), bus.clone(), connections.clone());
+    let queued = limits.max_subscribers as u64 * limits.subscriber_queue as u64;
+    vec![
+        Place::new("schedule", frames, move || dispatch.waiting() as u64),
+        Place::new("streams", limits.max_streams as u64, move || streams.streams() as u64),
+        Place::new("cameras", limits.max_cameras as u64, move || cameras.len() as u64),
+        Place::new("connections", limits.max_connections as u64, move || connections.open.load(Relaxed)),
+        Place::new("subscribers", limits.max_subscribers as u64, move || subscribers.subscribers() as u64),
+        Place::new("subscriber_queues", queued, move || bus.waiting() as u64),
+        Place::new("result_ring", limits.result_ring as u64, move || held.held() as u64),
+    ]
+}
+
+fn routes(
+    config: &Config,
+    intake: &Arc<Intake>,
+    sources: &Arc<Sources>,
+    health: HealthServer<impl Health>,
+) -> Result<Routes, StartError> {
+    let limits = &config.limits;
+    let deadline = limits.call_deadline();
+    let detect = DetectApi {
+        dispatch: intake.dispatch.clone(),
+        ledger: sources.detect_ledger.clone(),
+        max_calls: limits.max_detect_calls,
+        max_bytes: limits.max_detect_bytes,
+        detector: intake.detector.clone(),
+        gender_model: intake.gender_model.clone(),
+    };
+    let results = ResultApi {
+        cameras: intake.cameras.clone(),
+        bus: intake.bus.clone(),
+        server_epoch: fastrand::u64(1..),
+        shutdown: intake.shutdown.clone(),
+    };
+    let resources = Resources {
+        started: Instant::now(),
+        budget: sources.budget.clone(),
+        places: sources.places.clone(),
+        balance: Box::new({
+            let sources = sources.clone();
+            move || sources.totals().balance()
+        }),
+    };
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let frames = v1::frame_service_server::FrameServiceServer::new(FrameApi(intake.clone()))
+        .max_decoding_message_size(limits.max_message_bytes());
+    let detect = v1::detect_service_server::DetectServiceServer::new(detect)
+        .max_decoding_message_size(limits.max_detect_bytes as usize + MAX_REQUEST_BYTES);
+    let results =
+        v1::result_service_server::ResultServiceServer::new(results).max_decoding_message_size(MAX_REQUEST_BYTES);
+    let resources = v1::admin_service_server::AdminServiceServer::new(ResourceApi(Arc::new(resources)))
+        .max_decoding_message_size(MAX_REQUEST_BYTES);
+    let detect_slots = Arc::new(Semaphore::new(limits.max_detect_calls));
+    let client_slots = Arc::new(Semaphore::new(limits.max_subscribers + MAX_SMALL_CALLS));
+    Ok(Routes::new(Admitted::new(frames, deadline))
+        .add_service(Admitted::new(detect, deadline).with_slots(detect_slots))
+        .add_service(Admitted::new(results, deadline).with_slots(client_slots.clone()))
+        .add_service(Admitted::new(resources, deadline).with_slots(client_slots.clone()))
+        .add_service(
+            Admitted::new(health.max_decoding_message_size(MAX_REQUEST_BYTES), deadline)
+                .with_slots(client_slots.clone()),
+        )
+        .add_service(
+            Admitted::new(reflection.max_decoding_message_size(MAX_REQUEST_BYTES), deadline).with_slots(client_slots),
+        ))
+}
+
+/// Tells cameras, once a second, what is worth sending.
+async fn run_pacing(mut pacing: Pacing, intake: Arc<Intake>, sources: Arc<Sources>, shutdown: CancellationToken) {
+    let mut ticks = tokio::time::interval(PACE_TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut detected_before = 0;
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let dispatch = &intake.dispatch;
+        if dispatch.done() == 0 {
+            continue;
+        }
+        // Only what was worked on: a call refused or late costs nothing.
+        let calls = sources.detect_ledger.counts();
+        let detected = [Outcome::Analyzed, Outcome::Invalid, Outcome::Failed]
+            .map(|outcome| calls.answered(outcome))
+            .iter()
+            .sum::<u64>();
+        let other_fps = (detected - detected_before) as f64 / PACE_TICK.as_secs_f64();
+        detected_before = detected;
+        let online: Vec<_> =
+            intake.cameras.all().into_iter().filter_map(|camera| camera.stream().map(|link| (camera, link))).collect();
+        let told: Vec<_> = online.iter().map(|(camera, _)| camera.pace()).collect();
+        let demands: Vec<_> = told
+            .iter()
+            .map(|(pace, wanted_fps)| Demand {
+                wanted_fps: f64::from(*wanted_fps),
+                told_fps: pace.max_fps.map(f64::from),
+            })
+            .collect();
+        let paces = pacing.tick(&demands, dispatch.service(), dispatch.workers(), other_fps);
+        for (((camera, link), (old, _)), new) in online.iter().zip(&told).zip(paces) {
+            if is_noticeable(*old, new) && camera.set_pace(new, link) {
+                link.tell_pace(new);
+                tracing::debug!(camera = %camera.id, max_fps = new.max_fps, size = %new.max_size, "pace");
+            }
+        }
+        intake.first_pace.lock().unwrap_or_else(PoisonError::into_inner).max_size = pacing.size();
+    }
+}

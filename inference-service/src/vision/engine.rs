@@ -1,0 +1,78 @@
+//! The engine: load, spawn, run. An [`Engine`] is one model for one input
+//! shape, shared by all workers; an [`EngineState`] is one worker's own.
+//!
+//! Knows tensors only: no picture, no face, no file. Batch is always 1.
+
+use flatframe_shared::frame::PictureSize;
+
+pub mod onnx;
+pub mod stub;
+
+/// An engine could not load a model or run it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct EngineError(pub String);
+
+/// Shape of the one input: `1 x channels x height x width`, 32-bit floats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InputShape {
+    /// 3 (colour) or 1 (grey).
+    pub channels: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+impl InputShape {
+    /// The shape of pictures of `size` in `channels`.
+    pub const fn new(channels: usize, size: PictureSize) -> Self {
+        Self { channels, height: size.height_px as usize, width: size.width_px as usize }
+    }
+
+    /// Number of values.
+    pub const fn len(self) -> usize {
+        self.channels * self.height * self.width
+    }
+
+    /// Width and height as a picture has them.
+    pub const fn size(self) -> PictureSize {
+        PictureSize::new(self.width as u32, self.height as u32)
+    }
+}
+
+/// Computed bounds of an engine's memory, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EngineMemory {
+    /// Once per process, however many models of this kind are loaded.
+    pub process_bytes: u64,
+    /// Shared: weights and plan.
+    pub model_bytes: u64,
+    /// Per state, for as long as it lives: input and outputs.
+    pub held_bytes: u64,
+    /// Per state, only while it runs: tensors between the layers.
+    pub running_bytes: u64,
+}
+
+/// One model, ready to run on one input shape.
+pub trait Engine: Send + Sync {
+    /// A state of its own for one worker.
+    fn spawn(&self) -> Box<dyn EngineState>;
+    /// Shapes of the outputs, in the order in which they were asked for at
+    /// load, the batch of 1 included.
+    fn output_shapes(&self) -> &[Vec<usize>];
+    /// Bounds of its memory.
+    fn memory(&self) -> EngineMemory;
+}
+
+/// One worker's running model.
+pub trait EngineState: Send {
+    /// The input to write before [`EngineState::run`]: channel by channel,
+    /// each row by row. Keeps what was written last.
+    fn input(&mut self) -> &mut [f32];
+    /// Runs the model. After an error the next run starts afresh.
+    fn run(&mut self) -> Result<(), EngineError>;
+    /// Values of one output of the last good run, in row-major order of its
+    /// shape; empty before the first run and after an error.
+    fn output(&self, index: usize) -> &[f32];
+}

@@ -1,0 +1,105 @@
+//! What is refused, and that the example is the truth.
+
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../config.example.toml");
+
+fn load(text: &str) -> Result<Config, ConfigError> {
+    let file = tempfile::NamedTempFile::new().expect("temporary file");
+    std::fs::write(file.path(), text).expect("write");
+    Config::load(Some(file.path()), &[])
+}
+
+#[test]
+fn the_example_holds_every_key_with_its_default() {
+    let example: Config = toml::from_str(EXAMPLE).expect("the example parses");
+    let camera = CameraConfig::new("front-door", "pattern");
+    assert_eq!(example, Config { camera: vec![camera], ..Config::default() });
+    example.plans().expect("the example can work");
+
+    let written: toml::Table = EXAMPLE.parse().expect("TOML");
+    let known: toml::Table = example.to_toml().parse().expect("TOML");
+    assert_eq!(keys(&written), keys(&known), "a key is missing in config.example.toml, or has no default");
+}
+
+/// All keys with their tables.
+fn keys(table: &toml::Table) -> Vec<String> {
+    let mut all: Vec<String> = table
+        .iter()
+        .flat_map(|(key, value)| match value {
+            toml::Value::Table(inner) => keys(inner).into_iter().map(|inner| format!("{key}.{inner}")).collect(),
+            toml::Value::Array(items) if key == "camera" => {
+                let first = items.first().and_then(toml::Value::as_table).expect("a camera");
+                keys(first).into_iter().map(|inner| format!("{key}.{inner}")).collect()
+            }
+            _ => vec![key.clone()],
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn wrong_values_are_refused_with_key_value_and_what_is_allowed() {
+    let camera = "[[camera]]\nid = 'a'\nsource = 'pattern'\n";
+    for (text, words) in [
+        ("", vec!["camera", "0 tables", "[[camera]]"]),
+        ("servr.address = 'x'", vec!["servr"]),
+        ("[server]\naddress = 'cam:50051'", vec!["server.address", "cam:50051", "http://HOST:PORT"]),
+        ("[server]\naddress = 'https://cam:50051'", vec!["server.address", "http://HOST:PORT"]),
+        ("[admin]\nlisten = 'everywhere'", vec!["admin.listen", "everywhere", "IP:PORT"]),
+        ("[limits]\nmailbox_frames = 0", vec!["limits.mailbox_frames", "0", "1 to 64"]),
+        ("[limits]\nmailbox_bytes = 5000", vec!["limits.mailbox_bytes", "5000", "524288"]),
+        ("[limits]\nmax_in_flight = 'many'", vec!["max_in_flight", "many"]),
+        ("[runtime]\nworker_threads = 0", vec!["runtime.worker_threads", "1 to 64"]),
+        ("[telemetry]\ntrace_ratio = 2.0", vec!["telemetry.trace_ratio"]),
+        ("[[camera]]\nid = 'a b'\nsource = 'pattern'", vec!["camera.id", "a b"]),
+        ("[[camera]]\nid = 'a'\nsource = 'patern'", vec!["camera a: source", "patern", "use pattern"]),
+        (camera.repeat(2).leak(), vec!["camera.id", "a", "id of its own"]),
+        (with(camera, "fps = 0.0"), vec!["camera a: fps", "0.01 to 240"]),
+        (with(camera, "fps = nan"), vec!["camera a: fps", "NaN"]),
+        (with(camera, "fps = 'fast'"), vec!["fast", "fps"]),
+        (with(camera, "ttl_ms = 60001"), vec!["camera a: ttl_ms", "60001", "1 to 60000"]),
+        (with(camera, "ttl_ms = -1"), vec!["ttl_ms", "-1"]),
+        (with(camera, "rotation_degrees = 45"), vec!["rotation_degrees", "45", "270"]),
+        (with(camera, "quality = 0"), vec!["quality", "1 to 100"]),
+        (with(camera, "quality = 300"), vec!["quality", "300"]),
+        (with(camera, "faces = 5"), vec!["faces", "5", "1 to 4"]),
+        (with(camera, "width_px = 100"), vec!["width_px", "100", "160 to 1920"]),
+        (with(camera, "height_px = 2000"), vec!["height_px", "2000", "1080"]),
+        (with(camera, "no_picture_ms = 1"), vec!["no_picture_ms", "500 to"]),
+        (with(camera, "command = ['cat']"), vec!["command", "cat", "rpicam"]),
+        (with(camera, "password = 'x'"), vec!["username"]),
+        (with(camera, "password_env = 'FLATFRAME_TEST_NOT_SET'"), vec!["password_env", "FLATFRAME_TEST_NOT_SET"]),
+        (with(camera, "colour = 'red'"), vec!["colour"]),
+    ] {
+        let error = load(text).map(|_| ()).expect_err(text).to_string();
+        for word in words {
+            assert!(error.contains(word), "{word:?} missing for {text:?}: {error}");
+        }
+    }
+}
+
+fn with(camera: &str, line: &str) -> &'static str {
+    format!("{camera}{line}\n").leak()
+}
+
+#[test]
+fn no_password_is_shown() {
+    let mut camera = CameraConfig::new("a", "mjpeg+http://user:s3cret@cam/x");
+    camera.username = "user".into();
+    camera.password = Password("s3cret".into());
+    let config = Config { camera: vec![camera], ..Config::default() };
+    let plans = config.plans().expect("valid");
+    for shown in [config.to_toml(), format!("{config:?}"), format!("{plans:?}")] {
+        assert!(!shown.contains("s3cret"), "{shown}");
+    }
+}
+
+#[test]
+fn a_configured_login_wins_over_the_one_in_the_source() {
+    let mut camera = CameraConfig::new("a", "mjpeg+http://old:old@cam/x");
+    camera.username = "new".into();
+    let plan = CameraPlan::new(&camera, &LimitsConfig::default()).expect("valid");
+    assert_eq!(plan.login.expect("set").username, "new");
+}

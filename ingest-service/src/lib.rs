@@ -1,0 +1,38 @@
+//! The ingest-service: captures pictures of cameras, thins them out, makes them
+//! small and sends them to the inference-service, in flat memory.
+//!
+//! The folders follow the frame: [`source`] (a picture from a device),
+//! [`prepare`] (wanted at all, and small enough), [`send`] (waiting, on its
+//! way, answered). [`camera`] puts one camera together, [`ingest`] all of them.
+//! Nothing here finds faces.
+
+pub mod config;
+pub mod memory;
+pub mod plan;
+
+pub mod frame;
+pub mod prepare;
+pub mod send;
+pub mod source;
+pub mod terms;
+
+pub mod camera;
+pub mod ingest;
+pub mod metrics;
+
+pub use camera::CameraView;
+pub use config::{CameraConfig, Config};
+pub use flatframe_shared::ledger::IngestCounts;
+pub use ingest::{Checked, Ingest, StartError, check};
+pub use source::pattern::{KnownAnswer, known_answer};
+
+use tokio_util::sync::CancellationToken;
+
+/// The whole program: starts, waits for `shutdown`, stops. Returns the final
+/// counts.
+///
+/// # Errors
+/// [`StartError`], before anything is captured.
+pub async fn run(checked: Checked, shutdown: CancellationToken) -> Result<IngestCounts, StartError> {
+    Ok(Ingest::start_checked(checked, shutdown).await?.join().await)
+}

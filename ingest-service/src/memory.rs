@@ -1,0 +1,112 @@
+//! The computed bound of this service's resident memory, part by part. Every
+//! number is a configuration value or a named constant; nothing is measured
+//! here. The allocator is told once what a picture is, so that it keeps none.
+
+use flatframe_shared::budget::Budget;
+
+use crate::config::{Config, LimitsConfig};
+use crate::plan::CameraPlan;
+use crate::prepare::downsample::SCRATCH_BYTES_PER_PIXEL;
+use crate::source::spec::SourceSpec;
+use crate::source::{mjpeg_http, rpicam};
+
+/// Resident memory of the service with no camera open, with a margin: measured
+/// 6.4 MiB on x86-64 (release build; 8.8 MiB for a development build).
+const BASELINE_BYTES: u64 = 10 << 20;
+/// Stacks, channels, HTTP/2 state and allocator slack of one camera, with a
+/// margin: measured 1.5 MiB.
+const CAMERA_BYTES: u64 = 2 << 20;
+/// A JPEG's tables at each of decoding and encoding, and the like.
+const CODEC_BYTES: u64 = 256 << 10;
+/// What tonic and HTTP/2 hold of a frame beside its own bytes while it is
+/// written: one encoded copy.
+const COPIES_PER_FRAME: u64 = 2;
+/// RGB canvas, still background and JPEG of a test card, per pixel, in bytes.
+const CARD_BYTES_PER_PIXEL: u64 = 9;
+
+/// Blocks from this size on are a picture's: they go back to the system when
+/// they are freed, in bytes.
+#[cfg(target_env = "gnu")]
+const PICTURE_BYTES: libc::c_int = 64 * 1024;
+
+/// Tells glibc to give freed pictures back to the system at once, and to keep
+/// few arenas. Left alone it raises its threshold with the first picture freed,
+/// and each thread's arena keeps the largest pictures it ever held. To be
+/// called before other threads run.
+pub fn settle_allocator() {
+    // SAFETY: `mallopt` sets numbers of the allocator and touches no memory of
+    // ours; it may fail, and then the defaults stay.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, PICTURE_BYTES);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, PICTURE_BYTES);
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}
+
+/// The bound for `plans` under the limits of `config`.
+pub fn budget(config: &Config, plans: &[CameraPlan]) -> Budget {
+    let limits: &LimitsConfig = &config.limits;
+    let cameras = plans.len() as u64;
+    let mib = |bytes: u64| flatframe_shared::budget::Bytes(bytes).to_string();
+    let mut budget = Budget::default();
+    budget.add("baseline", BASELINE_BYTES, None, "the service without cameras, measured, with a margin".into());
+    budget.add(
+        "cameras",
+        cameras * CAMERA_BYTES,
+        Some("camera"),
+        format!("{cameras} cameras x {} for threads, tasks and connections", mib(CAMERA_BYTES)),
+    );
+
+    // In the framer, in the raw slot, and with the prepare thread.
+    let picture = limits.max_picture_bytes as u64;
+    budget.add(
+        "pictures",
+        cameras * 3 * picture,
+        Some("limits.max_picture_bytes"),
+        format!("{cameras} cameras x (framer + raw slot + in work) x {}", mib(picture)),
+    );
+
+    let pixels = u64::from(limits.max_source_width_px) * u64::from(limits.max_source_height_px);
+    let scratch = pixels * SCRATCH_BYTES_PER_PIXEL + CODEC_BYTES;
+    budget.add(
+        "scratch",
+        cameras * scratch,
+        Some("limits.max_source_width_px, limits.max_source_height_px"),
+        format!(
+            "{cameras} cameras x ({}x{} px x {SCRATCH_BYTES_PER_PIXEL} B + {})",
+            limits.max_source_width_px,
+            limits.max_source_height_px,
+            mib(CODEC_BYTES)
+        ),
+    );
+
+    let mailbox = limits.mailbox_bytes as u64;
+    budget.add(
+        "mailboxes",
+        cameras * mailbox,
+        Some("limits.mailbox_bytes"),
+        format!("{cameras} cameras x {}", mib(mailbox)),
+    );
+
+    let (window, frame) = (limits.max_in_flight as u64, limits.max_frame_bytes as u64);
+    budget.add(
+        "in flight",
+        cameras * window * frame * COPIES_PER_FRAME,
+        Some("limits.max_in_flight"),
+        format!("{cameras} cameras x {window} frames x {} x {COPIES_PER_FRAME} (as taken, as written)", mib(frame)),
+    );
+
+    let sources: u64 = plans.iter().map(source_bytes).sum();
+    budget.add("sources", sources, None, "read buffers; test cards".into());
+    budget
+}
+
+fn source_bytes(plan: &CameraPlan) -> u64 {
+    match plan.source {
+        SourceSpec::Pattern => plan.asked_size().pixels() * CARD_BYTES_PER_PIXEL,
+        SourceSpec::Files(_) => 64 << 10,
+        SourceSpec::MjpegHttp(_) => 2 * mjpeg_http::READ_BUFFER_BYTES as u64,
+        SourceSpec::Rpicam => rpicam::READ_BUFFER_BYTES as u64,
+    }
+}

@@ -1,0 +1,188 @@
+//! What Prometheus sees. Reads the live counters of every camera when it is
+//! scraped; keeps none of its own.
+
+use std::fmt;
+use std::sync::Arc;
+
+use flatframe_shared::budget::{Budget, Place};
+use flatframe_shared::frame::CameraState;
+use flatframe_shared::ledger::IngestCounts;
+use flatframe_shared::outcome::{DropReason, Outcome};
+use flatframe_shared::process;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::camera::CameraView;
+
+/// The states a camera's source can be in.
+const STATES: [CameraState; 4] = [CameraState::Connecting, CameraState::Live, CameraState::Stalled, CameraState::Down];
+
+/// Everything that is shown.
+#[derive(Debug)]
+pub struct Sources {
+    /// The cameras.
+    pub cameras: Vec<CameraView>,
+    /// The computed bound.
+    pub budget: Budget,
+    /// Where data can wait.
+    pub places: Vec<Place>,
+}
+
+impl Sources {
+    /// Counts of all cameras together.
+    pub fn totals(&self) -> IngestCounts {
+        let mut totals = IngestCounts::default();
+        for camera in &self.cameras {
+            totals += camera.counts();
+        }
+        totals
+    }
+
+    /// `Ok` when every camera is live and its frames are taken; else which is
+    /// not, for a person.
+    pub fn ready(&self) -> Result<(), String> {
+        let mut not: Vec<String> = Vec::new();
+        for camera in &self.cameras {
+            let status = camera.status();
+            if status.state != CameraState::Live {
+                not.push(format!("camera {} is {}: {}", camera.id(), status.state.as_str(), status.detail));
+            } else if !camera.connected() {
+                not.push(format!("camera {} has no stream to the server", camera.id()));
+            }
+        }
+        if not.is_empty() { Ok(()) } else { Err(not.join("; ")) }
+    }
+}
+
+/// A registry that shows `sources`.
+pub fn registry(sources: Arc<Sources>) -> Registry {
+    let mut registry = Registry::with_prefix("flatframe_ingest");
+    registry.register_collector(Box::new(sources));
+    registry
+}
+
+impl Collector for Sources {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.encode_frames(&mut encoder)?;
+        self.encode_cameras(&mut encoder)?;
+        self.encode_memory(&mut encoder)
+    }
+}
+
+impl Sources {
+    fn encode_frames(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Frames with an outcome: dropped here, answered by the server, or lost between";
+        let mut family = encoder.encode_descriptor("frames", help, None, MetricType::Counter)?;
+        for camera in &self.cameras {
+            let counts = camera.counts();
+            let dropped = DropReason::ALL.iter().map(|&reason| ("dropped", reason.as_str(), counts.dropped(reason)));
+            let answered = Outcome::ALL.iter().map(|&fate| ("answered", fate.as_str(), counts.answered(fate)));
+            for (side, outcome, frames) in dropped.chain(answered).chain([("lost", "lost", counts.lost)]) {
+                let labels = [("camera", camera.id().as_str()), ("side", side), ("outcome", outcome)];
+                ConstCounter::new(frames).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        type Count = fn(&IngestCounts) -> u64;
+        for (name, help, kind, count) in [
+            ("frames_captured", "Pictures taken from the source", MetricType::Counter, (|c| c.captured) as Count),
+            ("frames_sent", "Frames handed to the stream", MetricType::Counter, |c| c.sent),
+            ("frames_waiting", "Frames between capture and sending", MetricType::Gauge, |c| c.waiting),
+            ("frames_in_flight", "Frames sent and not yet answered", MetricType::Gauge, |c| c.in_flight),
+        ] {
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            for camera in &self.cameras {
+                let labels = [("camera", camera.id().as_str())];
+                let (metric, value) = (family.encode_family(&labels)?, count(&camera.counts()));
+                match kind {
+                    MetricType::Counter => ConstCounter::new(value).encode(metric)?,
+                    _ => ConstGauge::new(value).encode(metric)?,
+                }
+            }
+        }
+        gauge(encoder, "ledger_balance", "Imbalance of the ledger; must read 0", None, self.totals().balance())
+    }
+
+    fn encode_cameras(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let seconds = Some(&Unit::Seconds);
+        let mut family =
+            encoder.encode_descriptor("camera_state", "1 for the state of the source", None, MetricType::Gauge)?;
+        for camera in &self.cameras {
+            for state in STATES {
+                let labels = [("camera", camera.id().as_str()), ("state", state.as_str())];
+                let is = i64::from(camera.status().state == state);
+                ConstGauge::new(is).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        type Read = fn(&CameraView) -> Option<f64>;
+        for (name, help, unit, read) in [
+            (
+                "last_picture_age",
+                "Time since the last whole picture; absent before the first",
+                seconds,
+                (|camera| camera.status().last_picture_age.map(|age| age.as_secs_f64())) as Read,
+            ),
+            ("source_fps", "Pictures per second over 5 s", None, |camera| Some(f64::from(camera.status().fps))),
+            ("connected", "1 while the server takes frames", None, |camera| {
+                Some(f64::from(u8::from(camera.connected())))
+            }),
+        ] {
+            let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+            for camera in &self.cameras {
+                if let Some(value) = read(camera) {
+                    ConstGauge::new(value).encode(family.encode_family(&[("camera", camera.id().as_str())])?)?;
+                }
+            }
+        }
+        let help = "Times the source was opened again";
+        let mut family = encoder.encode_descriptor("source_restarts", help, None, MetricType::Counter)?;
+        for camera in &self.cameras {
+            let labels = [("camera", camera.id().as_str())];
+            ConstCounter::new(camera.status().restarts).encode(family.encode_family(&labels)?)?;
+        }
+        let help = "From capture to the answer that the frame was analyzed";
+        let mut family = encoder.encode_descriptor("latency", help, seconds, MetricType::Histogram)?;
+        for camera in &self.cameras {
+            camera.latency().encode(family.encode_family(&[("camera", camera.id().as_str())])?)?;
+        }
+        Ok(())
+    }
+
+    fn encode_memory(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let used = process::current_use();
+        let bytes = Some(&Unit::Bytes);
+        // What cannot be read is left out: unknown is not zero.
+        for (name, help, unit, value) in [
+            ("rss", "Resident memory", bytes, used.rss_bytes),
+            ("rss_peak", "Highest resident memory so far", bytes, used.rss_peak_bytes),
+            ("swap", "Memory swapped out", bytes, used.swap_bytes),
+            ("open_files", "Open files", None, used.open_files),
+            ("threads", "Threads", None, used.threads),
+        ] {
+            if let Some(value) = value {
+                gauge(encoder, name, help, unit, value)?;
+            }
+        }
+        gauge(encoder, "budget", "Computed bound of resident memory", bytes, self.budget.total_bytes())?;
+        for (name, help, value) in [
+            ("place_live", "Items that wait, by place", Place::live as fn(&Place) -> u64),
+            ("place_cap", "Most items that may wait, by place", |place| place.cap),
+        ] {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for place in &self.places {
+                ConstGauge::new(value(place)).encode(family.encode_family(&[("place", place.name.as_str())])?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn gauge<N>(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, unit: Option<&Unit>, value: N) -> fmt::Result
+where
+    ConstGauge<N>: EncodeMetric,
+{
+    ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?)
+}

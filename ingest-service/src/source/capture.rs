@@ -1,0 +1,203 @@
+//! Where a source's pictures become frames: each gets a number, a time and a
+//! ticket, passes the rate gate, and waits in the raw slot. Never blocks the
+//! source, never looks into the picture.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use flatframe_shared::frame::{CameraId, CameraState, FrameNumber};
+use flatframe_shared::ledger::IngestLedger;
+use flatframe_shared::outcome::DropReason;
+use flatframe_shared::telemetry::FRAME_TARGET;
+use tracing::field::Empty;
+
+use crate::frame::{Birth, CapturedFrame};
+use crate::plan::CameraPlan;
+use crate::prepare::RawSlot;
+use crate::prepare::pace::RateGate;
+use crate::source::jpeg_framing::{Framed, JpegFramer};
+use crate::source::status::StatusCell;
+use crate::terms::TermsCell;
+
+/// A wall clock before this (2020-01-01) was never set: a Pi without network
+/// starts in 1970 or at the time of its image.
+const CLOCK_IS_SET_UNIX_S: u64 = 1_577_836_800;
+
+/// Takes the pictures of one camera.
+#[derive(Debug)]
+pub struct Capture {
+    camera: CameraId,
+    ledger: IngestLedger,
+    pub(super) status: StatusCell,
+    /// Where the frames go.
+    slot: Arc<RawSlot>,
+    /// What the server takes.
+    terms: TermsCell,
+    /// The configured rate, for sources that cannot be asked for one.
+    own_fps: Option<f32>,
+    /// Age at which a frame is worthless.
+    ttl: Duration,
+    gate: RateGate,
+    /// Number of the last frame.
+    last_number: u64,
+    /// Whole pictures so far.
+    whole: u64,
+}
+
+impl Capture {
+    /// Takes the pictures of the camera of `plan`, from the first on.
+    pub fn new(
+        plan: &CameraPlan,
+        ledger: IngestLedger,
+        status: StatusCell,
+        slot: Arc<RawSlot>,
+        terms: TermsCell,
+    ) -> Self {
+        let (camera, own_fps, ttl) = (plan.id.clone(), plan.gate_fps(), plan.ttl);
+        Self { camera, ledger, status, slot, terms, own_fps, ttl, gate: RateGate::default(), last_number: 0, whole: 0 }
+    }
+
+    /// The device answered; the no-picture limit runs from now on.
+    pub fn opened(&self) {
+        self.status.opened(now());
+    }
+
+    /// A whole picture came.
+    pub fn picture(&mut self, jpeg: Bytes) {
+        let now = now();
+        let before = self.status.picture(now);
+        if before != CameraState::Live {
+            tracing::info!(before = before.as_str(), "camera is live");
+        }
+        let ticket = self.ledger.capture();
+        self.last_number += 1;
+        self.whole += 1;
+        let terms = self.terms.get();
+        let server_fps = terms.and_then(|terms| terms.max_fps);
+        let fps = [self.own_fps, server_fps].into_iter().flatten().reduce(f32::min);
+        if !self.gate.wants(now, fps) {
+            ticket.drop_as(DropReason::Paced);
+        } else if terms.is_none() {
+            ticket.drop_as(DropReason::Offline);
+        } else {
+            let number = FrameNumber(self.last_number);
+            let span = tracing::trace_span!(
+                target: FRAME_TARGET, "frame", camera = %self.camera, number = number.0, outcome = Empty
+            );
+            let birth =
+                Birth { number, captured: now, captured_unix_us: unix_us(SystemTime::now()), ttl: self.ttl, span };
+            self.slot.put(CapturedFrame { birth, ticket, jpeg });
+        }
+    }
+
+    /// A picture began, but cannot be had.
+    pub fn broken(&mut self, reason: DropReason) {
+        self.last_number += 1;
+        self.ledger.capture().drop_as(reason);
+        tracing::trace!(%reason, "picture cannot be had");
+    }
+
+    /// Bytes came; what is whole in them is taken.
+    pub fn bytes(&mut self, framer: &mut JpegFramer, mut chunk: &[u8]) {
+        while let Some(framed) = framer.next(&mut chunk) {
+            self.framed(framed);
+        }
+    }
+
+    /// The stream of bytes ended.
+    pub fn end_of_bytes(&mut self, framer: &mut JpegFramer) {
+        if let Some(framed) = framer.finish() {
+            self.framed(framed);
+        }
+    }
+
+    /// Whole pictures so far.
+    pub fn whole(&self) -> u64 {
+        self.whole
+    }
+
+    /// Takes what a framer found.
+    pub fn framed(&mut self, framed: Framed) {
+        match framed {
+            Framed::Picture(jpeg) => self.picture(jpeg),
+            Framed::Broken(reason) => self.broken(reason),
+        }
+    }
+}
+
+/// The runtime's clock, so that tests can stop it.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Microseconds since the Unix epoch; 0 when the clock was never set.
+fn unix_us(clock: SystemTime) -> i64 {
+    let since_epoch = clock.duration_since(UNIX_EPOCH).unwrap_or_default();
+    if since_epoch.as_secs() < CLOCK_IS_SET_UNIX_S {
+        return 0;
+    }
+    i64::try_from(since_epoch.as_micros()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use flatframe_shared::frame::PictureSize;
+
+    use super::*;
+    use crate::config::{CameraConfig, LimitsConfig};
+    use crate::terms::Terms;
+
+    fn capture(own_fps: Option<f32>) -> Capture {
+        let plan = CameraPlan::new(&CameraConfig::new("a", "pattern"), &LimitsConfig::default()).expect("valid");
+        let terms = TermsCell::default();
+        Capture { own_fps, ..Capture::new(&plan, IngestLedger::new(), StatusCell::new(), Arc::default(), terms) }
+    }
+
+    fn terms(max_fps: Option<f32>) -> Option<Terms> {
+        Some(Terms { max_fps, max_size: PictureSize::new(640, 480), max_frame_bytes: 1000 })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn paced_then_offline_then_slot() {
+        let mut capture = capture(None);
+        let picture = Bytes::from_static(b"picture");
+        capture.picture(picture.clone());
+        capture.terms.set(terms(Some(2.0)));
+        for _ in 0..10 {
+            capture.picture(picture.clone());
+            tokio::time::advance(Duration::from_millis(100)).await;
+        }
+        capture.broken(DropReason::Corrupt);
+        let counts = capture.ledger.counts();
+        let dropped = |reason| counts.dropped(reason);
+        assert_eq!(counts.captured, 12);
+        assert_eq!((dropped(DropReason::Offline), dropped(DropReason::Corrupt)), (1, 1));
+        assert!((7..=8).contains(&dropped(DropReason::Paced)), "{counts:?}");
+        assert_eq!((counts.waiting, counts.balance()), (1, 0));
+        capture.slot.close();
+        assert_eq!(capture.ledger.counts().dropped(DropReason::Shutdown), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_lower_rate_counts() {
+        for (own, server, passed) in [(Some(5.0), None, 10), (Some(5.0), Some(2.0), 4), (Some(2.0), Some(5.0), 4)] {
+            let mut capture = capture(own);
+            capture.terms.set(terms(server));
+            for _ in 0..40 {
+                capture.picture(Bytes::from_static(b"x"));
+                tokio::time::advance(Duration::from_millis(50)).await;
+            }
+            let got = 40 - capture.ledger.counts().dropped(DropReason::Paced);
+            assert!(got.abs_diff(passed) <= 1, "{own:?} {server:?}: {got}");
+            capture.slot.close();
+        }
+    }
+
+    #[test]
+    fn an_unset_clock_is_zero() {
+        assert_eq!(unix_us(UNIX_EPOCH + Duration::from_secs(5)), 0);
+        assert_eq!(unix_us(UNIX_EPOCH - Duration::from_secs(5)), 0);
+        assert_eq!(unix_us(UNIX_EPOCH + Duration::from_secs(1_700_000_000)), 1_700_000_000_000_000);
+    }
+}

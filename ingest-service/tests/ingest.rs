@@ -1,0 +1,22 @@
+//! The service as it runs: real sockets, real child processes, a scripted
+//! server. One module per behaviour.
+
+#[path = "ingest/support.rs"]
+mod support;
+#[path = "ingest/uplink_rig.rs"]
+mod uplink_rig;
+
+#[path = "ingest/binary.rs"]
+mod binary;
+#[path = "ingest/children.rs"]
+mod children;
+#[path = "ingest/http_cameras.rs"]
+mod http_cameras;
+#[path = "ingest/memory.rs"]
+mod memory;
+#[path = "ingest/uplink.rs"]
+mod uplink;
+#[path = "ingest/uplink_faults.rs"]
+mod uplink_faults;
+#[path = "ingest/whole_service.rs"]
+mod whole_service;

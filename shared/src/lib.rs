@@ -1,0 +1,32 @@
+//! What both Flatframe services use. Knows neither cameras nor models.
+//!
+//! In reading order: the words ([`frame`], [`outcome`], [`ledger`]), how they
+//! travel ([`convert`], [`gen`], [`error`]), how a service runs ([`config`],
+//! [`budget`], [`process`], [`resources`], [`shutdown`], [`serve`], [`admin`],
+//! [`telemetry`]), and the small parts ([`jpeg`], [`histogram`], [`backoff`], [`rate_log`]).
+
+pub mod frame;
+pub mod ledger;
+pub mod outcome;
+
+pub mod convert;
+pub mod error;
+#[allow(missing_docs, clippy::all, clippy::unwrap_used)]
+pub mod r#gen;
+
+pub mod admin;
+pub mod budget;
+pub mod config;
+pub mod process;
+pub mod resources;
+pub mod serve;
+pub mod shutdown;
+pub mod telemetry;
+
+pub mod backoff;
+pub mod histogram;
+pub mod jpeg;
+pub mod rate_log;
+
+/// Name and version of this build, as sent to peers.
+pub const SOFTWARE: &str = concat!("flatframe/", env!("CARGO_PKG_VERSION"));

@@ -1,0 +1,283 @@
+//! Accepts gRPC connections and owns every one of them: capped in number, cut
+//! when the preface does not come, when a ping is not answered or when a
+//! handler says so, joined at shutdown within a deadline. Knows no service.
+//!
+//! tonic's own accept loop waits for ever at shutdown, has no cap and no way
+//! to cut one connection; hyper underneath is the same.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+
+use crate::rate_log::RateLog;
+
+/// The first bytes of every HTTP/2 connection (RFC 9113, section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What a client of another protocol reads.
+const NOT_GRPC: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\nthis port speaks gRPC (HTTP/2) only\n";
+/// Data that the peer does not take for so long ends the connection.
+const UNSENT_DEADLINE: Duration = Duration::from_secs(8);
+/// Wait before accepting again when the process has no file descriptor left.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Limits of all connections of one listener.
+#[derive(Debug, Clone)]
+pub struct ConnectionLimits {
+    /// Most connections at once; one more is closed at once and counted.
+    pub max_connections: usize,
+    /// Most concurrent calls on one connection.
+    pub max_calls_per_connection: u32,
+    /// Flow-control window of one connection and of each call on it, bytes:
+    /// the most that waits unread.
+    pub window_bytes: u32,
+    /// Most bytes that wait to be sent on one call.
+    pub send_buffer_bytes: usize,
+    /// Time until the preface must have come.
+    pub preface_deadline: Duration,
+    /// A connection that was silent so long is pinged.
+    pub ping_interval: Duration,
+    /// A ping must be answered within this.
+    pub ping_deadline: Duration,
+    /// Largest header list accepted, bytes.
+    pub max_header_bytes: u32,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            max_connections: 128,
+            max_calls_per_connection: 64,
+            window_bytes: 64 * 1024,
+            send_buffer_bytes: 64 * 1024,
+            preface_deadline: Duration::from_secs(5),
+            // Together with the deadline: a dead peer is cut within 7 s.
+            ping_interval: Duration::from_secs(4),
+            ping_deadline: Duration::from_secs(3),
+            max_header_bytes: 16 * 1024,
+        }
+    }
+}
+
+/// Counters of a listener.
+#[derive(Debug, Default)]
+pub struct ConnectionCounts {
+    /// Open now.
+    pub open: AtomicU64,
+    /// Accepted since start.
+    pub accepted: AtomicU64,
+    /// Closed at once because the cap was reached.
+    pub refused: AtomicU64,
+    /// Cut because the preface did not come or was another protocol's.
+    pub no_preface: AtomicU64,
+    /// Cut by a handler because the client did not read.
+    pub cut: AtomicU64,
+}
+
+/// The connection a call came on; in the extensions of every request.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// The other side.
+    pub peer: SocketAddr,
+    /// Cancel it to end the connection with all its calls, for a client that
+    /// stopped reading: HTTP/2 offers no gentler way, since a call whose
+    /// window is closed is not asked for its end.
+    pub cut: CancellationToken,
+}
+
+/// Serves `routes` on `listener` until `shutdown`, then lets calls finish for
+/// at most `grace` and closes what is left. Returns when every connection is
+/// closed.
+pub async fn serve_grpc(
+    listener: TcpListener,
+    routes: Routes,
+    limits: ConnectionLimits,
+    counts: Arc<ConnectionCounts>,
+    shutdown: CancellationToken,
+    grace: Duration,
+) {
+    let tasks = TaskTracker::new();
+    let closing = CancellationToken::new();
+    let warnings = RateLog::default();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                if let Some(held_back) = warnings.allow(std::time::Instant::now()) {
+                    tracing::warn!(%error, held_back, "cannot accept a connection");
+                }
+                tokio::time::sleep(ACCEPT_RETRY).await;
+                continue;
+            }
+        };
+        counts.accepted.fetch_add(1, Relaxed);
+        if counts.open.load(Relaxed) >= limits.max_connections as u64 {
+            counts.refused.fetch_add(1, Relaxed);
+            if let Some(held_back) = warnings.allow(std::time::Instant::now()) {
+                tracing::warn!(%peer, max_connections = limits.max_connections, held_back, "connection refused: the cap is reached");
+            }
+            continue;
+        }
+        let open = Open::new(counts.clone());
+        let (routes, limits, counts) = (routes.clone(), limits.clone(), counts.clone());
+        let (shutdown, closing) = (shutdown.clone(), closing.clone());
+        let executor = TrackedExecutor(tasks.clone());
+        tasks.spawn(async move {
+            let _open = open;
+            let cut = closing.child_token();
+            let connection = Connection { peer, cut: cut.clone() };
+            let serving = serve_connection(socket, connection, routes, &limits, &counts, executor, shutdown);
+            tokio::select! {
+                biased;
+                () = cut.cancelled() => {
+                    if !closing.is_cancelled() {
+                        counts.cut.fetch_add(1, Relaxed);
+                        tracing::info!(%peer, "connection cut: the client stopped reading");
+                    }
+                }
+                () = serving => {}
+            }
+            // Streams of this connection that a task still holds must end too.
+            cut.cancel();
+        });
+    }
+    drop(listener);
+    tasks.close();
+    if tokio::time::timeout(grace, tasks.wait()).await.is_err() {
+        tracing::warn!(open = counts.open.load(Relaxed), "closing connections that did not end in time");
+        closing.cancel();
+        tasks.wait().await;
+    }
+}
+
+/// Counts a connection while it lives.
+struct Open(Arc<ConnectionCounts>);
+
+impl Open {
+    fn new(counts: Arc<ConnectionCounts>) -> Self {
+        counts.open.fetch_add(1, Relaxed);
+        Self(counts)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Spawns the calls of a connection where the listener waits for them.
+#[derive(Clone)]
+struct TrackedExecutor(TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for TrackedExecutor
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, call: F) {
+        self.0.spawn(call);
+    }
+}
+
+async fn serve_connection(
+    mut socket: TcpStream,
+    connection: Connection,
+    routes: Routes,
+    limits: &ConnectionLimits,
+    counts: &ConnectionCounts,
+    executor: TrackedExecutor,
+    shutdown: CancellationToken,
+) {
+    // Small answers must not wait for Nagle; if the option fails, they do.
+    let _ = socket.set_nodelay(true);
+    // A peer that acknowledges but takes nothing would keep a connection that
+    // is closing for ever: its pings cannot even be sent.
+    let _ = socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(UNSENT_DEADLINE));
+    let mut preface = [0; PREFACE.len()];
+    match tokio::time::timeout(limits.preface_deadline, read_preface(&mut socket, &mut preface)).await {
+        Ok(Ok(true)) => {}
+        Ok(Ok(false)) => {
+            counts.no_preface.fetch_add(1, Relaxed);
+            let _ = tokio::time::timeout(limits.preface_deadline, answer_not_grpc(&mut socket)).await;
+            return;
+        }
+        Ok(Err(_)) | Err(_) => {
+            counts.no_preface.fetch_add(1, Relaxed);
+            return;
+        }
+    }
+    let (reader, writer) = socket.into_split();
+    let io = tokio::io::join(std::io::Cursor::new(preface).chain(reader), writer);
+    let service = tower::util::MapRequest::new(routes, move |mut request: http::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(connection.clone());
+        request
+    });
+    let serving = hyper::server::conn::http2::Builder::new(executor)
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(limits.window_bytes)
+        .initial_connection_window_size(limits.window_bytes)
+        .max_concurrent_streams(limits.max_calls_per_connection)
+        .max_send_buf_size(limits.send_buffer_bytes)
+        .max_header_list_size(limits.max_header_bytes)
+        .keep_alive_interval(limits.ping_interval)
+        .keep_alive_timeout(limits.ping_deadline)
+        .serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
+    let mut serving = std::pin::pin!(serving);
+    // A connection that breaks has told every call on it; nobody else to tell.
+    let result = tokio::select! {
+        biased;
+        result = serving.as_mut() => result,
+        () = shutdown.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+/// Tells a client of another protocol what this port is.
+async fn answer_not_grpc(socket: &mut TcpStream) -> std::io::Result<()> {
+    socket.write_all(NOT_GRPC).await?;
+    socket.shutdown().await?;
+    // What it still sends is read, up to a bound: closing a socket with unread
+    // data resets it, and the answer would be lost.
+    let mut rest = [0; 1024];
+    for _ in 0..16 {
+        if socket.read(&mut rest).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Reads the preface; `false` as soon as it is another protocol's.
+async fn read_preface(socket: &mut TcpStream, preface: &mut [u8; PREFACE.len()]) -> std::io::Result<bool> {
+    let mut have = 0;
+    while have < preface.len() {
+        let more = socket.read(&mut preface[have..]).await?;
+        if more == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        have += more;
+        if preface[..have] != PREFACE[..have] {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,95 @@
+//! Peers that mean harm: what they cost is bounded, and others are served.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use e2e::camera::{PATIENCE, RawCamera, hello, pump};
+use e2e::media::textured_jpeg;
+use e2e::pair::{Inference, stub_config};
+use flatframe_shared::frame::PictureSize;
+use flatframe_shared::r#gen::v1::{DetectRequest, Outcome, detect_service_client::DetectServiceClient};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const SIZE: PictureSize = PictureSize::new(160, 120);
+
+/// A loop of calls takes the share of one camera, not all of it.
+#[tokio::test]
+async fn a_flood_of_calls_leaves_cameras_their_share() {
+    let mut config = stub_config(10_000, false);
+    config.workers.count = 1;
+    let service = Inference::start(config).await.expect("starts");
+    let channel = service.connect().await.expect("connects");
+    let end = Instant::now() + Duration::from_secs(4);
+    let mut calls = Vec::new();
+    for _ in 0..8 {
+        let mut client = DetectServiceClient::new(channel.clone());
+        calls.push(tokio::spawn(async move {
+            let jpeg = textured_jpeg(SIZE, 1);
+            while Instant::now() < end {
+                // Refusals are part of a flood.
+                let _ = client.detect(DetectRequest { jpeg: jpeg.clone(), rotation_degrees: 0 }).await;
+            }
+        }));
+    }
+    let (camera, _) = RawCamera::open(channel, hello("cam", 1)).await.expect("is welcome");
+    let picture = [(textured_jpeg(SIZE, 1), SIZE)];
+    let pumped = pump(camera, &picture, Duration::from_secs(2), end).await.expect("the stream stands");
+    for call in calls {
+        call.await.expect("joins");
+    }
+    // One worker does 100 frames/s, so half of it is 200 in 4 s.
+    assert!(pumped.count(Outcome::Analyzed) > 100, "{pumped:?}");
+    if let Some(pace) = pumped.lowest_pace {
+        assert!(pace > 20.0, "asked for {pace} frames/s");
+    }
+    assert_eq!(service.stop().await.expect("stops").balance(), 0);
+}
+
+/// Connections that never speak are closed, and those beyond the cap refused.
+#[tokio::test]
+async fn silent_connections_are_closed() {
+    let mut config = stub_config(1_000, false);
+    config.limits.max_streams = 4;
+    config.limits.max_connections = 8;
+    let service = Inference::start(config).await.expect("starts");
+    let mut silent = Vec::new();
+    for _ in 0..12 {
+        silent.push(TcpStream::connect(service.address).await.expect("connects"));
+    }
+    let start = Instant::now();
+    for socket in &mut silent {
+        let mut rest = [0; 16];
+        // Closed or reset: either way it is over.
+        let closed = tokio::time::timeout(PATIENCE, socket.read(&mut rest)).await.expect("is closed in time");
+        assert!(matches!(closed, Ok(0) | Err(_)));
+    }
+    assert!(start.elapsed() < Duration::from_secs(10));
+    assert!(service.sources.connections.refused.load(Relaxed) >= 4);
+    let (mut camera, _) =
+        RawCamera::open(service.connect().await.expect("connects"), hello("cam", 1)).await.expect("is welcome");
+    camera.send_frame(textured_jpeg(SIZE, 1), SIZE, Duration::from_secs(5)).await.expect("sends");
+    assert_eq!(camera.outcome().await.expect("answered").outcome(), Outcome::Analyzed);
+    drop(camera);
+    service.stop().await.expect("stops");
+}
+
+/// Garbage after a valid preface ends that connection only.
+#[tokio::test]
+async fn garbage_ends_only_its_own_connection() {
+    let service = Inference::start(stub_config(1_000, false)).await.expect("starts");
+    let (mut camera, _) =
+        RawCamera::open(service.connect().await.expect("connects"), hello("cam", 1)).await.expect("is welcome");
+    for seed in 0..20u8 {
+        let mut socket = TcpStream::connect(service.address).await.expect("connects");
+        let mut data = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        data.extend((0..4096u32).map(|n| (n as u8).wrapping_mul(31).wrapping_add(seed)));
+        let _ = socket.write_all(&data).await;
+        let mut rest = Vec::new();
+        let _ = tokio::time::timeout(PATIENCE, socket.read_to_end(&mut rest)).await.expect("is closed in time");
+    }
+    camera.send_frame(textured_jpeg(SIZE, 1), SIZE, Duration::from_secs(5)).await.expect("sends");
+    assert_eq!(camera.outcome().await.expect("answered").outcome(), Outcome::Analyzed);
+    drop(camera);
+    assert_eq!(service.stop().await.expect("stops").balance(), 0);
+}

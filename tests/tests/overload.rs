@@ -1,0 +1,161 @@
+//! More frames than can be analysed: cameras are paced down, frames are shed
+//! with a delay, frames expire; what is analysed is fresh; the ledger balances.
+
+use std::time::{Duration, Instant};
+
+use e2e::camera::{Pumped, RawCamera, hello, pump};
+use e2e::media::textured_jpeg;
+use e2e::pair::{Inference, Running, ingest_config, stub_config};
+use flatframe_shared::frame::PictureSize;
+use flatframe_shared::r#gen::v1::{self, Outcome, publish_response};
+use flatframe_shared::outcome::DropReason;
+use ingest_service::CameraConfig;
+
+const SIZE: PictureSize = PictureSize::new(160, 120);
+
+async fn pump_for(service: &Inference, name: &str, session: u64, ttl: Duration, time: Duration) -> Pumped {
+    let channel = service.connect().await.expect("connects");
+    let hello = v1::Hello { ttl_ms: ttl.as_millis() as u32, ..hello(name, session) };
+    let (camera, _) = RawCamera::open(channel, hello).await.expect("is welcome");
+    let picture = [(textured_jpeg(SIZE, 1), SIZE)];
+    pump(camera, &picture, ttl, Instant::now() + time).await.expect("the stream stands")
+}
+
+/// One worker at 20 ms, four cameras that want 100 frames/s each.
+#[tokio::test]
+async fn cameras_are_paced_down_to_their_share() {
+    let mut config = stub_config(20_000, false);
+    config.workers.count = 1;
+    let service = Inference::start(config).await.expect("starts");
+    let (ttl, time) = (Duration::from_secs(2), Duration::from_millis(2500));
+    let (a, b, c, d) = tokio::join!(
+        pump_for(&service, "a", 1, ttl, time),
+        pump_for(&service, "b", 2, ttl, time),
+        pump_for(&service, "c", 3, ttl, time),
+        pump_for(&service, "d", 4, ttl, time),
+    );
+    let analyzed: Vec<u64> = [&a, &b, &c, &d].map(|pumped| pumped.count(Outcome::Analyzed)).to_vec();
+    let (least, most) = (analyzed.iter().min().expect("four"), analyzed.iter().max().expect("four"));
+    assert!(*least + 3 >= *most, "every camera gets its turn: {analyzed:?}");
+    for pumped in [a, b, c, d] {
+        let pace = pumped.lowest_pace.expect("paced down");
+        assert!(pace < 50.0, "asked for {pace} frames/s of 100");
+        assert_eq!(pumped.answered(), pumped.sent);
+    }
+    assert_eq!(service.stop().await.expect("stops").balance(), 0);
+}
+
+/// Deadlines shorter than a full queue takes: what cannot be done is shed at
+/// once, with a delay, before it is decoded.
+#[tokio::test]
+async fn what_cannot_be_done_in_time_is_shed_with_a_delay() {
+    let mut config = stub_config(50_000, false);
+    config.workers.count = 1;
+    let service = Inference::start(config).await.expect("starts");
+    let ttl = Duration::from_millis(120);
+    let mut pumps = Vec::new();
+    for number in 0..6u64 {
+        let channel = service.connect().await.expect("connects");
+        let hello = v1::Hello { ttl_ms: 120, ..hello(&format!("cam-{number}"), number) };
+        pumps.push(RawCamera::open(channel, hello).await.expect("is welcome").0);
+    }
+    // The cost of a frame becomes known.
+    let picture = textured_jpeg(SIZE, 1);
+    for _ in 0..3 {
+        pumps[0].send_frame(picture.clone(), SIZE, Duration::from_secs(5)).await.expect("sends");
+        assert_eq!(pumps[0].outcome().await.expect("answered").outcome(), Outcome::Analyzed);
+    }
+    let mut shed = 0;
+    for camera in &mut pumps {
+        camera.send_frame(picture.clone(), SIZE, ttl).await.expect("sends");
+    }
+    for camera in &mut pumps {
+        let outcome = camera.outcome().await.expect("answered");
+        if outcome.outcome() == Outcome::Shed {
+            assert!(outcome.retry_after_ms > 0, "{outcome:?}");
+            shed += 1;
+        }
+    }
+    assert!(shed >= 2, "6 frames of 50 ms do not fit into 120 ms, yet {shed} were shed");
+    drop(pumps);
+    let counts = service.stop().await.expect("stops");
+    assert_eq!(counts.balance(), 0);
+    assert_eq!(counts.answered(flatframe_shared::outcome::Outcome::Shed), shed);
+}
+
+/// A worker that turns out slower than it was: frames already waiting expire
+/// and are answered so, never as "no faces".
+#[tokio::test]
+async fn frames_that_wait_too_long_expire() {
+    let mut config = stub_config(400_000, true);
+    config.workers.count = 1;
+    let service = Inference::start(config).await.expect("starts");
+    let channel = service.connect().await.expect("connects");
+    let (mut camera, welcome) = RawCamera::open(channel, hello("cam", 1)).await.expect("is welcome");
+    assert_eq!(welcome.window, 2);
+    let picture = textured_jpeg(SIZE, 1);
+    // The service still assumes 10 ms for a frame, so both are queued.
+    camera.send_frame(picture.clone(), SIZE, Duration::from_secs(5)).await.expect("sends");
+    while service.sources.dispatch.waiting() > 0 || service.sources.totals().received == 0 {
+        tokio::task::yield_now().await;
+    }
+    camera.send_frame(picture, SIZE, Duration::from_millis(200)).await.expect("sends");
+    let first = camera.outcome().await.expect("answered");
+    let second = camera.outcome().await.expect("answered");
+    assert_eq!((first.number, first.outcome()), (1, Outcome::Analyzed));
+    assert_eq!((second.number, second.outcome()), (2, Outcome::Expired));
+    assert!(second.counts.is_none(), "a timeout is never reported as a number of faces");
+    assert_eq!(service.stop().await.expect("stops").balance(), 0);
+}
+
+/// The whole pair at ten times what it can do: the sender drops before it
+/// sends, and nothing that is answered is stale.
+#[tokio::test]
+async fn the_pair_drops_at_the_source() {
+    let mut config = stub_config(20_000, false);
+    config.workers.count = 1;
+    let service = Inference::start(config).await.expect("starts");
+    let folder = tempfile::tempdir().expect("a folder");
+    for number in 0..4 {
+        let path = folder.path().join(format!("{number}.jpg"));
+        std::fs::write(path, textured_jpeg(SIZE, number)).expect("written");
+    }
+    let source = format!("file:{}", folder.path().display());
+    let cameras = (0..4).map(|n| CameraConfig { fps: 125.0, ..CameraConfig::new(&format!("cam-{n}"), &source) });
+    let ingest = Running::start(ingest_config(&service.url(), cameras.collect())).await.expect("starts");
+    while ingest.totals().captured < 1500 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let p99 = ingest.cameras.iter().filter_map(|camera| camera.latency().quantile(0.99)).max();
+    let counts = ingest.stop().await.expect("stops");
+    let served = service.stop().await.expect("stops");
+    assert_eq!((counts.balance(), served.balance()), (0, 0), "{counts:?} {served:?}");
+    assert!(p99 < Some(Duration::from_secs(1)), "older than its deadline: {p99:?}");
+    assert!(counts.sent < counts.captured / 2, "most are dropped before they are sent: {counts:?}");
+    assert!(counts.dropped(DropReason::Paced) > 0, "the pace asked for is kept: {counts:?}");
+    let wasted = counts.sent - counts.answered(flatframe_shared::outcome::Outcome::Analyzed);
+    assert!(wasted < counts.sent / 5, "what is sent is analysed: {counts:?}");
+}
+
+/// A camera that asks for nothing keeps its credits and gets no pace.
+#[tokio::test]
+async fn without_overload_nobody_is_paced() {
+    let service = Inference::start(stub_config(1_000, false)).await.expect("starts");
+    let channel = service.connect().await.expect("connects");
+    let (mut camera, welcome) =
+        RawCamera::open(channel, v1::Hello { wanted_fps: 5.0, ..hello("cam", 1) }).await.expect("is welcome");
+    assert_eq!(welcome.pace.expect("a pace").max_fps, 0.0);
+    for number in 0..10 {
+        camera.send_frame(textured_jpeg(SIZE, number), SIZE, Duration::from_secs(1)).await.expect("sends");
+        loop {
+            match camera.next().await.expect("open").expect("a message") {
+                publish_response::Message::Outcome(outcome) => {
+                    break assert_eq!(outcome.outcome(), Outcome::Analyzed);
+                }
+                publish_response::Message::Pace(pace) => panic!("paced without need: {pace:?}"),
+                _ => {}
+            }
+        }
+    }
+    service.stop().await.expect("stops");
+}

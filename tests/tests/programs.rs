@@ -1,0 +1,144 @@
+//! The services as programs: signals, exit codes, wrong configurations, a
+//! server that is stopped and killed.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use e2e::media::textured_jpeg;
+use e2e::pair::{Running, ingest_config};
+use e2e::program::{Program, binary, free_address};
+use flatframe_shared::frame::PictureSize;
+use flatframe_shared::outcome::Outcome;
+use ingest_service::{CameraConfig, CameraView};
+
+const SIZE: PictureSize = PictureSize::new(320, 240);
+const RECOVERY: Duration = Duration::from_secs(10);
+const EXIT_CONFIG: i32 = 78;
+
+fn inference_toml(grpc: std::net::SocketAddr) -> String {
+    let admin = free_address().expect("a port");
+    format!("[listen]\ngrpc = '{grpc}'\nadmin = '{admin}'\n[vision.stub_engine]\ntime_us = 2000\nwait = 'sleep'\n")
+}
+
+async fn wait_until(what: &str, limit: Duration, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn wait_analyzed(camera: &CameraView, more: u64) {
+    let analyzed = || camera.counts().answered(Outcome::Analyzed);
+    let goal = analyzed() + more;
+    wait_until("frames are analysed", RECOVERY, || analyzed() >= goal).await;
+}
+
+/// SIGSTOP for 30 s, then SIGCONT; SIGKILL, then a new server: the sender gives
+/// up within 10 s each time, its camera goes on, and it recovers within 10 s.
+#[tokio::test]
+async fn a_server_stopped_and_killed() {
+    let address = free_address().expect("a port");
+    let server = Program::start("inference-service", &inference_toml(address)).expect("starts");
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("1.jpg"), textured_jpeg(SIZE, 1)).expect("written");
+    let source = format!("file:{}", folder.path().display());
+    let camera = CameraConfig { fps: 50.0, ..CameraConfig::new("cam", &source) };
+    let ingest = Running::start(ingest_config(&format!("http://{address}"), vec![camera])).await.expect("starts");
+    let camera = ingest.cameras[0].clone();
+    wait_analyzed(&camera, 50).await;
+    let files = server.used().open_files.expect("its files can be counted");
+
+    server.signal(libc::SIGSTOP).expect("stopped");
+    let (stopped, captured) = (Instant::now(), camera.counts().captured);
+    wait_until("the sender gives up", RECOVERY, || !camera.connected()).await;
+    tokio::time::sleep(Duration::from_secs(30).saturating_sub(stopped.elapsed())).await;
+    let rate = (camera.counts().captured - captured) as f64 / stopped.elapsed().as_secs_f64();
+    assert!(rate > 45.0, "the camera goes on meanwhile: {rate:.1} of 50 frames/s");
+    server.signal(libc::SIGCONT).expect("continued");
+    wait_analyzed(&camera, 50).await;
+    wait_until("the server's files are as before", RECOVERY, || {
+        server.used().open_files.is_some_and(|now| now <= files)
+    })
+    .await;
+
+    server.signal(libc::SIGKILL).expect("killed");
+    wait_until("the sender gives up", RECOVERY, || !camera.connected()).await;
+    drop(server);
+    let server = Program::start("inference-service", &inference_toml(address)).expect("starts again");
+    wait_analyzed(&camera, 50).await;
+    let counts = ingest.stop().await.expect("stops");
+    assert_eq!((counts.balance(), counts.in_flight, counts.waiting), (0, 0, 0), "{counts:?}");
+    // Two breaks, each with at most the frames in flight.
+    assert!(counts.lost <= 2 * 4, "{counts:?}");
+    drop(server);
+}
+
+/// SIGTERM while cameras send and a camera is frozen: both programs end in
+/// order within 10 s.
+#[tokio::test]
+async fn sigterm_under_load() {
+    let address = free_address().expect("a port");
+    let mut server = Program::start("inference-service", &inference_toml(address)).expect("starts");
+    let admin = free_address().expect("a port");
+    let camera = |id: &str| format!("[[camera]]\nid = '{id}'\nsource = 'pattern'\nfps = 50.0\n");
+    let stuck = "[[camera]]\nid = 'stuck'\nsource = 'rpicam'\ncommand = ['sh', '-c', 'trap \"\" TERM; while :; do sleep 1; done']\n";
+    let config = format!(
+        "[server]\naddress = 'http://{address}'\n[admin]\nlisten = '{admin}'\n{}{}{stuck}",
+        camera("a"),
+        camera("b")
+    );
+    let mut ingest = Program::start("ingest-service", &config).expect("starts");
+    let ready = || std::net::TcpStream::connect(admin).is_ok();
+    wait_until("the sender is up", RECOVERY, ready).await;
+    let idle = std::net::TcpStream::connect(address);
+    for program in [&mut ingest, &mut server] {
+        program.signal(libc::SIGTERM).expect("told");
+        let start = Instant::now();
+        let status = program.wait(RECOVERY).await.expect("ends in time");
+        assert!(status.success(), "{status} after {:?}", start.elapsed());
+    }
+    drop(idle);
+}
+
+#[test]
+fn wrong_configurations_are_refused_before_a_port_is_bound() {
+    let cases = [
+        ("inference-service", "[limits]\nwindw = 2\n", "windw"),
+        ("inference-service", "[limits]\nwindow = 'two'\n", "limits.window"),
+        ("inference-service", "[limits]\nwindow = 0\n", "use 1 to 64"),
+        ("inference-service", "[limits]\nmemory_bytes = 1000000\n", "limits."),
+        ("inference-service", "[vision]\ndetector = 'nobody'\n", "nobody"),
+        ("inference-service", "listen", "TOML"),
+        ("ingest-service", "[[camera]]\nid = 'a'\nsource = 'patern'\n", "patern"),
+        ("ingest-service", "[[camera]]\nid = 'a'\nsource = 'pattern'\n[[camera]]\nid = 'a'\nsource = 'pattern'\n", "a"),
+        ("ingest-service", "[[camera]]\nid = 'a'\nsource = 'pattern'\nfps = -1.0\n", "fps"),
+        ("ingest-service", "", "camera"),
+    ];
+    for (name, toml, word) in cases {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), toml).expect("written");
+        let output =
+            Command::new(binary(name).expect("built")).arg("--config").arg(file.path()).output().expect("runs");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(EXIT_CONFIG), "{name} {toml:?}: {text}");
+        assert!(text.contains(word), "{name}: {word:?} is missing in: {text}");
+    }
+}
+
+#[test]
+fn flags() {
+    for name in ["inference-service", "ingest-service"] {
+        let run = |flag: &str| {
+            let output = Command::new(binary(name).expect("built")).arg(flag).output().expect("runs");
+            (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        let (ok, help) = run("--help");
+        assert!(ok && ["--config", "--check", "--print-config"].iter().all(|flag| help.contains(flag)), "{help}");
+        let (ok, version) = run("--version");
+        assert!(ok && version.contains(env!("CARGO_PKG_VERSION")), "{version}");
+    }
+    let check = Command::new(binary("inference-service").expect("built")).arg("--check").output().expect("runs");
+    let text = String::from_utf8_lossy(&check.stdout);
+    assert!(check.status.success() && text.contains("memory budget"), "{text}");
+}
