@@ -11,7 +11,7 @@ use flatframe_shared::frame::{CameraHello, CameraId, CameraState, Pace, SessionI
 use flatframe_shared::ledger::{IngestCounts, ServerCounts, ServerLedger};
 
 use crate::intake::link::{Outbound, StreamLink};
-use crate::intake::order::{Order, Place};
+use crate::intake::order::{Order, Place, Places};
 use crate::intake::reply::Finished;
 use crate::intake::schedule::QueueId;
 use crate::results::record::ResultRecord;
@@ -46,6 +46,7 @@ pub struct Camera {
     pub queue: QueueId,
     /// What became of its frames.
     pub ledger: ServerLedger,
+    places: Places,
     order: Mutex<Order<Finished>>,
     state: Mutex<CameraRecord>,
 }
@@ -147,6 +148,7 @@ impl Cameras {
             id: hello.camera.clone(),
             queue: QueueId(self.next_queue.fetch_add(1, Relaxed)),
             ledger: ServerLedger::new(),
+            places: Places::default(),
             order: Mutex::default(),
             state: Mutex::new(CameraRecord {
                 hello: hello.clone(),
@@ -216,7 +218,7 @@ impl Registry {
 impl Camera {
     /// A frame goes to a worker: its place in the camera's order.
     pub fn begin(&self) -> Place {
-        lock(&self.order).begin()
+        self.places.begin()
     }
 
     /// A frame is done: calls `settle` for it and for those that waited for

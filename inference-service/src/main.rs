@@ -2,17 +2,16 @@
 //! a test: it is all in the library.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use flatframe_shared::shutdown::{CancellationToken, on_signals};
+use flatframe_shared::cli::{self, EXIT_CONFIG, ServiceArgs};
+use flatframe_shared::shutdown::{CancellationToken, Signals};
 use flatframe_shared::telemetry;
 use inference_service::config::Config;
 use inference_service::server::{Listeners, Server, load};
 
-/// Exit code when the configuration cannot be used (sysexits.h, EX_CONFIG).
-const EXIT_CONFIG: u8 = 78;
+const PROGRAM: &str = "inference-service";
 
 /// Finds faces in the frames of cameras and answers clients over gRPC.
 ///
@@ -21,28 +20,12 @@ const EXIT_CONFIG: u8 = 78;
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// Configuration file (TOML); config.example.toml is the reference.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Set one key, such as --set limits.max_streams=8; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
-    set: Vec<(String, String)>,
-    /// Validate the configuration, load and test the models, print the memory
-    /// budget, and exit.
-    #[arg(long)]
-    check: bool,
-    /// Print the configuration in force, and exit.
-    #[arg(long)]
-    print_config: bool,
-}
-
-fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("use KEY=VALUE")?;
-    Ok((key.to_owned(), value.to_owned()))
+    #[command(flatten)]
+    service: ServiceArgs,
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::parse().service;
     let config = match Config::load(args.config.as_deref(), &args.set) {
         Ok(config) => config,
         Err(error) => return fail(EXIT_CONFIG, &error),
@@ -61,18 +44,22 @@ fn main() -> ExitCode {
         Err(error) => return fail(1, &error),
     };
     runtime.block_on(async {
-        let telemetry = match telemetry::init("inference-service", &config.telemetry) {
+        let signals = match Signals::install() {
+            Ok(signals) => signals,
+            Err(error) => return fail(1, &error),
+        };
+        let telemetry = match telemetry::init(PROGRAM, &config.telemetry) {
             Ok(telemetry) => telemetry,
             Err(error) => return fail(EXIT_CONFIG, &error),
         };
-        let code = run(config, args.check).await;
+        let code = run(config, args.check, signals).await;
         // Blocks until the last spans are sent, within its own deadline.
         let _ = tokio::task::spawn_blocking(move || telemetry.shutdown()).await;
         code
     })
 }
 
-async fn run(config: Config, check: bool) -> ExitCode {
+async fn run(config: Config, check: bool, signals: Signals) -> ExitCode {
     let loaded = match load(config.clone()) {
         Ok(loaded) => loaded,
         Err(error) => return fail(EXIT_CONFIG, &error),
@@ -88,7 +75,7 @@ async fn run(config: Config, check: bool) -> ExitCode {
         Err(error) => return fail(1, &error),
     };
     let shutdown = CancellationToken::new();
-    let signals = tokio::spawn(on_signals(shutdown.clone()));
+    let signals = tokio::spawn(signals.stop(shutdown.clone()));
     let server = match Server::start(loaded, listeners, shutdown).await {
         Ok(server) => server,
         Err(error) => return fail(1, &error),
@@ -100,6 +87,5 @@ async fn run(config: Config, check: bool) -> ExitCode {
 }
 
 fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("inference-service: {error}");
-    ExitCode::from(code)
+    cli::fail(PROGRAM, code, error)
 }

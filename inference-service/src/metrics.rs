@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use flatframe_shared::budget::{Budget, Place};
 use flatframe_shared::histogram::Histogram;
 use flatframe_shared::ledger::ServerCounts;
+use flatframe_shared::metrics::{self, counter, gauge};
 use flatframe_shared::outcome::Outcome;
-use flatframe_shared::process;
 use flatframe_shared::serve::ConnectionCounts;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -84,7 +84,7 @@ impl Collector for Sources {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_frames(&mut encoder)?;
         self.encode_load(&mut encoder)?;
-        self.encode_memory(&mut encoder)
+        metrics::memory(&mut encoder, &self.budget, &self.places)
     }
 }
 
@@ -138,57 +138,14 @@ impl Sources {
             .encode_descriptor("busy", help, Some(&Unit::Seconds), MetricType::Counter)
             .and_then(|metric| ConstCounter::new(self.dispatch.busy().as_secs_f64()).encode(metric))?;
         gauge(encoder, "connections", "Connections open", None, self.connections.open.load(Relaxed))?;
-        counter(
-            encoder,
-            "connections_refused",
-            "Connections refused at the cap",
-            self.connections.refused.load(Relaxed),
-        )?;
-        counter(
-            encoder,
-            "connections_cut",
-            "Connections cut because the client did not read",
-            self.connections.cut.load(Relaxed),
-        )
-    }
-
-    fn encode_memory(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let used = process::current_use();
-        let bytes = Some(&Unit::Bytes);
-        // What cannot be read is left out: unknown is not zero.
-        for (name, help, unit, value) in [
-            ("rss", "Resident memory", bytes, used.rss_bytes),
-            ("rss_peak", "Highest resident memory so far", bytes, used.rss_peak_bytes),
-            ("swap", "Memory swapped out", bytes, used.swap_bytes),
-            ("open_files", "Open files", None, used.open_files),
-            ("threads", "Threads", None, used.threads),
+        for (name, help, count) in [
+            ("connections_accepted", "Connections accepted", &self.connections.accepted),
+            ("connections_refused", "Connections refused at the cap", &self.connections.refused),
+            ("connections_without_preface", "Connections that did not speak HTTP/2", &self.connections.no_preface),
+            ("connections_cut", "Connections cut because the client did not read", &self.connections.cut),
         ] {
-            if let Some(value) = value {
-                gauge(encoder, name, help, unit, value)?;
-            }
-        }
-        gauge(encoder, "budget", "Computed bound of resident memory", bytes, self.budget.total_bytes())?;
-        for (name, help, value) in [
-            ("place_live", "Items that wait, by place", Place::live as fn(&Place) -> u64),
-            ("place_cap", "Most items that may wait, by place", |place| place.cap),
-        ] {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for place in &self.places {
-                let labels = [("place", place.name.as_str())];
-                ConstGauge::new(value(place)).encode(family.encode_family(&labels)?)?;
-            }
+            counter(encoder, name, help, count.load(Relaxed))?;
         }
         Ok(())
     }
-}
-
-fn gauge<N>(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, unit: Option<&Unit>, value: N) -> fmt::Result
-where
-    ConstGauge<N>: EncodeMetric,
-{
-    ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?)
-}
-
-fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
-    ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
 }

@@ -360,7 +360,11 @@ async fn run_pacing(mut pacing: Pacing, intake: Arc<Intake>, sources: Arc<Source
                 told_fps: pace.max_fps.map(f64::from),
             })
             .collect();
+        let was_overloaded = pacing.is_overloaded();
         let paces = pacing.tick(&demands, dispatch.service(), dispatch.workers(), other_fps);
+        if pacing.is_overloaded() != was_overloaded {
+            tell_overload(pacing.is_overloaded(), &demands, other_fps, dispatch);
+        }
         for (((camera, link), (old, _)), new) in online.iter().zip(&told).zip(paces) {
             if is_noticeable(*old, new) && camera.set_pace(new, link) {
                 link.tell_pace(new);
@@ -368,5 +372,16 @@ async fn run_pacing(mut pacing: Pacing, intake: Arc<Intake>, sources: Arc<Source
             }
         }
         intake.first_pace.lock().unwrap_or_else(PoisonError::into_inner).max_size = pacing.size();
+    }
+}
+
+fn tell_overload(begins: bool, demands: &[Demand], other_fps: f64, dispatch: &Dispatch) {
+    let wanted_fps = demands.iter().map(|demand| demand.wanted_fps).sum::<f64>() + other_fps;
+    let capacity_fps = dispatch.workers() as f64 / dispatch.service().as_secs_f64().max(1e-9);
+    let cameras = demands.len();
+    if begins {
+        tracing::warn!(wanted_fps, capacity_fps, cameras, "overload begins: cameras are asked for less");
+    } else {
+        tracing::info!(wanted_fps, capacity_fps, cameras, "overload is over");
     }
 }

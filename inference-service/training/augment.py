@@ -7,6 +7,7 @@ look at the clean canvas while the student sees what a poor camera would give.
 
 import cv2
 import numpy as np
+import torch
 
 from data import EMPTY_SETS, SCENES
 
@@ -238,16 +239,20 @@ def inside(faces, side):
 # ---- degradation -----------------------------------------------------------------------------
 
 
+def tone(picture, gamma, gains, offset):
+    """A tone curve: gamma, one gain per channel, an offset, all on values of 0 to 1."""
+    table = np.arange(256, dtype=np.float32) / 255
+    curve = (table**gamma)[:, None] * gains + offset
+    curve = (np.clip(curve, 0, 1) * 255).astype(np.uint8)
+    return cv2.LUT(picture, curve.reshape(256, 1, 3))
+
+
 def relight(picture, rng):
     """Brightness, contrast, colour cast, gamma; sometimes dark and noisy, sometimes grey."""
-    table = np.arange(256, dtype=np.float32) / 255
     dark = rng.random() < 0.15
     gamma = np.exp(rng.normal(0.5 if dark else 0, 0.25))
     gain = rng.uniform(0.25, 0.7) if dark else np.exp(rng.normal(0, 0.18))
-    casts = np.exp(rng.normal(0, 0.07, 3))
-    curve = (table**gamma)[:, None] * (gain * casts) + rng.normal(0, 0.05)
-    curve = (np.clip(curve, 0, 1) * 255).astype(np.uint8)
-    picture = cv2.LUT(picture, curve.reshape(256, 1, 3))
+    picture = tone(picture, gamma, gain * np.exp(rng.normal(0, 0.07, 3)), rng.normal(0, 0.05))
     if rng.random() < 0.12:
         grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
         picture = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
@@ -305,3 +310,12 @@ def degrade(picture, faces, rng):
     if rng.random() < 0.4:
         picture = compress(picture, rng)
     return picture
+
+
+def relit(pixels, generator):
+    """A batch of pixels (a float tensor) with another gain, cast and offset for each picture."""
+    count = len(pixels)
+    gain = torch.exp(0.2 * torch.randn(count, 1, 1, 1, generator=generator))
+    cast = torch.exp(0.06 * torch.randn(count, 3, 1, 1, generator=generator))
+    offset = 12 * torch.randn(count, 1, 1, 1, generator=generator)
+    return (pixels * (gain * cast).to(pixels.device) + offset.to(pixels.device)).clamp(0, 255)

@@ -8,8 +8,6 @@ relit.
 """
 
 import json
-import math
-import time
 from collections import deque
 from pathlib import Path
 
@@ -19,13 +17,18 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from augment import MIRRORED_LANDMARKS, Composer, degrade
+from augment import MIRRORED_LANDMARKS, Composer, degrade, relit
 from data import SCENES, Prepared, arguments
 from detector import STRIDES, FlatfaceDet, decode_heads, suppress
 from evaluate import average_precision
+from schedule import Schedule, add_arguments
 from teachers import YuNet, pad32, shrink
+from warm_start import load_folded, recover_norms
 
 RAISED = 0.85  # the target of a face that the teacher misses
+CHECK_EVERY = 500  # updates between checkpoints
+WARM_BATCHES = 8  # by which the norms of a network from an ONNX file are measured
+FIGURES = ("val_ap_416", "val_ap_224")
 LEVEL_LIMITS = (36, 100)  # face sizes (square root of area) that part the three strides
 
 
@@ -117,15 +120,6 @@ def mirror(pixels, maps):
     return pixels.flip(3), flipped
 
 
-def relit(pixels, generator):
-    """Gain, cast and offset per picture."""
-    count = len(pixels)
-    gain = torch.exp(0.2 * torch.randn(count, 1, 1, 1, generator=generator))
-    cast = torch.exp(0.06 * torch.randn(count, 3, 1, 1, generator=generator))
-    offset = 12 * torch.randn(count, 1, 1, 1, generator=generator)
-    return (pixels * (gain * cast).to(pixels.device) + offset.to(pixels.device)).clamp(0, 255)
-
-
 def detection_loss(heads, maps):
     """Score by cross-entropy against the soft target; box and landmarks where there is a face."""
     score = box = points = overlap = 0.0
@@ -179,17 +173,20 @@ def validate(model, prepared, device):
     return figures
 
 
+def has_bfloat16(device):
+    """Whether 16-bit floats are faster than 32-bit ones; on a CPU that cannot multiply them they are not."""
+    return device.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
+
+
 def main():
     parser = arguments(__doc__)
-    parser.add_argument("--steps", type=int, default=20000, help="updates; two per canvas batch")
+    add_arguments(parser, steps=20000, rate=3e-3)
+    parser.add_argument("--from", dest="origin", type=Path, help="start from this exported ONNX file")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--side", type=int, default=256)
-    parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--loaders", type=int, default=2, help="processes that make canvases")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--log", type=int, default=100, help="updates between lines of the log")
-    parser.add_argument("--hint-until", type=float, default=0.7, help="share of steps with feature hints")
+    parser.add_argument("--hint-until", type=float, default=0.7, help="share of the run with feature hints; 0: none")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
@@ -197,7 +194,18 @@ def main():
     out = options.work / "detector"
     out.mkdir(parents=True, exist_ok=True)
 
+    checkpoint = out / "checkpoint.pt"
+    prepared = Prepared(options.work)
+    yunet = options.teachers / "yunet_n_dynamic.onnx"
+    batches = Batches(options.work, yunet, options.side, options.batch, options.steps, options.seed)
     model = FlatfaceDet().to(device, memory_format=torch.channels_last)
+    if options.origin and not checkpoint.exists():
+        load_folded(model, options.origin)
+        # Batches from beyond the run's end, so that none is seen twice.
+        measured = (batches[options.steps + i][0].to(device).float() for i in range(WARM_BATCHES))
+        recover_norms(model, measured)
+        figures = validate(model, prepared, device)
+        print(f"from {options.origin}: {json.dumps(dict(zip(FIGURES, figures)))}", flush=True)
     adapters = nn.ModuleList(nn.Conv2d(64, 64, 1) for _ in STRIDES).to(device)
     average = FlatfaceDet().to(device)
     average.load_state_dict(model.state_dict())
@@ -206,35 +214,25 @@ def main():
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 1e-3}, {"params": others, "weight_decay": 0}], lr=options.rate
     )
-    start, best = 0, 0.0
-    checkpoint = out / "checkpoint.pt"
+    start, best, spent = 0, 0.0, 0.0
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device)
         for name, part in (("model", model), ("average", average), ("adapters", adapters)):
             part.load_state_dict(saved[name])
         optimizer.load_state_dict(saved["optimizer"])
-        start, best = saved["step"], saved["best"]
+        start, best, spent = saved["step"], saved["best"], saved["seconds"]
         print(f"resuming at step {start}")
 
-    prepared = Prepared(options.work)
-    yunet = options.teachers / "yunet_n_dynamic.onnx"
-    batches = Batches(options.work, yunet, options.side, options.batch, options.steps, options.seed)
-    loader = iter(
-        DataLoader(
-            torch.utils.data.Subset(batches, range(start // 2, options.steps)),
-            batch_size=None,
-            num_workers=options.loaders,
-            prefetch_factor=4,
-        )
-    )
+    unseen = torch.utils.data.Subset(batches, range(start // 2, options.steps))
+    loader = iter(DataLoader(unseen, batch_size=None, num_workers=options.loaders, prefetch_factor=4))
+    schedule = Schedule(options, 300, start, spent)
     generator = torch.Generator().manual_seed(options.seed + start)
     earlier, feature_scale = deque(maxlen=48), None
-    sums, began = np.zeros(4), time.time()
-    for step in range(start, options.steps):
-        progress = step / options.steps
-        rate = options.rate * min(1, (step - start + 1) / 300) * (0.5 * (1 + math.cos(math.pi * progress)) + 0.003)
+    sums, step, over = np.zeros(4), start, False
+    while not over:
+        progress = schedule.progress(step)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate = schedule.rate(step)
         echo = step % 2 == 1 and len(earlier) >= 24
         if echo:
             index = int(torch.randint(len(earlier) // 2, (1,), generator=generator))
@@ -247,7 +245,7 @@ def main():
             earlier.append((pixels, maps))
             pixels, maps = pixels.to(device).float(), [m.to(device) for m in maps]
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_bfloat16(device)):
             maps_seen = model.features(pixels)
             hint = 0.0
             if features is not None and progress < options.hint_until:
@@ -256,35 +254,38 @@ def main():
                     feature_scale = [1 / (f.std((0, 2, 3), keepdim=True) + 0.1) for f in features]
                 for seen, adapter, wanted, scale in zip(maps_seen, adapters, features, feature_scale):
                     hint = hint + (((adapter(seen) - wanted) * scale).float() ** 2).mean()
+                hint = hint * (1 - progress / options.hint_until)
         heads = [head(seen.float()) for head, seen in zip(model.heads, maps_seen)]
         score, box, points = detection_loss(heads, maps)
-        loss = score + box + 0.5 * points + hint * (1 - progress / options.hint_until)
+        loss = score + box + 0.5 * points + hint
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
+        step += 1
+        over = schedule.progress(step) == 1
         with torch.no_grad():
-            decay = min(0.999, (step + 1) / (step + 20))
+            decay = min(0.999, step / (step + 19))
             for a, b in zip(average.state_dict().values(), model.state_dict().values()):
                 a.lerp_(b.to(a.dtype), 1 - decay) if a.is_floating_point() else a.copy_(b)
         sums += [float(part.detach()) if torch.is_tensor(part) else part for part in (score, box, points, hint)]
-        if (step + 1) % options.log == 0:
-            rate_now = (step + 1 - start) * options.batch / (time.time() - began)
-            print(f"{step + 1} score {sums[0]/options.log:.3f} box {sums[1]/options.log:.3f} points {sums[2]/options.log:.3f} "
-                  f"hint {2*sums[3]/options.log:.3f} lr {rate:.5f} {rate_now:.0f}/s", flush=True)
+        if step % options.log == 0:
+            score, box, points, hint = sums / options.log
+            print(f"{step} score {score:.3f} box {box:.3f} points {points:.3f} hint {2 * hint:.3f} "
+                  f"lr {rate:.5f} {schedule.seconds() / 60:.1f} min", flush=True)
             sums[:] = 0
-        if (step + 1) % 1000 == 0 or step + 1 == options.steps:
+        if step % CHECK_EVERY == 0 or over:
             figures = validate(average, prepared, device)
             if np.mean(figures) >= best:
                 best = float(np.mean(figures))
                 torch.save(average.state_dict(), out / "best.pt")
             torch.save(
                 {"model": model.state_dict(), "average": average.state_dict(),
-                 "adapters": adapters.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
-                 "best": best},
+                 "adapters": adapters.state_dict(), "optimizer": optimizer.state_dict(), "step": step,
+                 "best": best, "seconds": schedule.seconds()},
                 checkpoint,
             )
-            print(json.dumps({"step": step + 1, "val_ap_416": figures[0], "val_ap_224": figures[1]}), flush=True)
+            print(json.dumps({"step": step, **dict(zip(FIGURES, figures))}), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,22 +2,25 @@
 
 Every face is first cut out once, aligned, in a large patch. A training crop is a jittered view of a
 patch, brought down to a small face and spoiled like a poor camera's. The teacher sees the same view
-unspoiled, also when two views are blended (blends are where it says most about faces that no set
-holds). Labels of the sets count more than the teacher where there are any.
+unspoiled, also when two views are blended or put together from parts (such faces are where it says
+most that no set holds). Labels of the sets count more than the teacher where there are any. Each
+batch is used twice: as made, and later mirrored and relit.
 """
 
 import json
 import math
-import time
+from collections import deque
 
 import cv2
 import numpy as np
 import torch
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
 
-from augment import compress, relight, soften
+from augment import compress, relight, relit, soften, tone
 from data import SCENES, Prepared, arguments
 from gender import PADDING, SIDE, TARGETS, FlatfaceGender, sample, similarity
+from schedule import Schedule, add_arguments
 from teachers import DLIB_SHAPE, DLIB_SIDE, DlibGender
 
 PATCH = 160
@@ -76,6 +79,9 @@ def view(patch, rng, jitter=1.0, smallest=13):
     fine = matrix * 2
     fine[:, 2] += 0.5
     fine = cv2.warpAffine(patch, fine, (2 * SIDE, 2 * SIDE), borderMode=cv2.BORDER_REPLICATE)
+    if rng.random() < 0.5 * jitter:  # light that the teacher sees too
+        gains = np.exp(rng.normal(0, 0.1)) * np.exp(rng.normal(0, 0.05, 3))
+        fine = tone(fine, np.exp(rng.normal(0, 0.15)), gains, 0)
     clean = cv2.resize(fine, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     # A face of `wide` pixels has about 1.25 units across; the spoiled crop holds this many pixels.
     wide = np.exp(rng.uniform(np.log(smallest), np.log(60)))
@@ -113,18 +119,34 @@ def teacher_view(crops):
     return np.stack([cv2.warpAffine(c, matrix, (DLIB_SIDE, DLIB_SIDE)) for c in crops])
 
 
-class Faces:
-    """Draws batches of crops with their targets."""
+def mixing_masks(rng, size):
+    """How much of each of `size` faces stays when another is mixed in: (masks, of which kind).
 
-    def __init__(self, work, teacher):
+    Kind 0 stays as it is, 1 is blended, 2 is put together from parts of two faces along a soft
+    edge. The alignment makes that a face again.
+    """
+    kind = rng.choice(3, size, p=(0.4, 0.35, 0.25))
+    keep = rng.beta(0.6, 0.6, size)
+    masks = np.where(kind == 1, np.maximum(keep, 1 - keep), 1.0)[:, None, None] * np.ones((SIDE, SIDE))
+    rows, columns = np.mgrid[0:SIDE, 0:SIDE] + 0.5 - SIDE / 2
+    for i in np.flatnonzero(kind == 2):
+        turn, middle = rng.uniform(0, 2 * np.pi), rng.normal(0, SIDE / 10)
+        distance = columns * np.cos(turn) + rows * np.sin(turn) - middle
+        masks[i] = 1 / (1 + np.exp(-distance / rng.uniform(0.5, 2.5)))
+    return masks.astype(np.float32)[..., None], kind
+
+
+class Faces:
+    """The patches, and draws of them."""
+
+    def __init__(self, work):
         file = np.load(work / "patches.npz")
         self.patches, self.label, self.set = file["patches"], file["label"], file["set"]
         self.split, self.age = file["split"], file["age"]
-        self.teacher = teacher
         train = self.split == "train"
         self.groups, self.weights = [], []
         # Women, men and faces without a label; varied sets more often than formal portraits.
-        for label, share in ((0, 0.4), (1, 0.4), (-1, 0.2)):
+        for label, share in ((0, 0.36), (1, 0.36), (-1, 0.28)):
             members = np.flatnonzero(train & (self.label == label))
             often = np.ones(len(members))
             often[self.set[members] == "fairface_540"] = 4
@@ -133,37 +155,25 @@ class Faces:
             self.groups.append((members, often / often.sum()))
             self.weights.append(share)
 
-    def batch(self, rng, size):
+    def draw(self, rng, size):
+        """Views of `size` faces, some mixed: (clean, spoiled, label, whether labelled)."""
         kinds = rng.choice(3, size, p=self.weights)
         members = np.array([rng.choice(self.groups[k][0], p=self.groups[k][1]) for k in kinds])
-        clean, spoiled = zip(*(view(self.patches[i], rng) for i in members))
-        clean, spoiled = np.stack(clean), np.stack(spoiled)
-        label = self.label[members].astype(np.float32)
-        share = (label >= 0).astype(np.float32)
-        if rng.random() < 0.5:  # blend
-            keep = rng.beta(0.6, 0.6, size).astype(np.float32)
-            keep = np.maximum(keep, 1 - keep)[:, None, None, None]
-            other = rng.permutation(size)
-            clean, spoiled = (
-                np.rint(x * keep + x[other] * (1 - keep)).astype(np.uint8) for x in (clean, spoiled)
-            )
-            keep = keep.reshape(-1)
-            both = (label >= 0) & (label[other] >= 0)
-            label = np.where(both, label * keep + label[other] * (1 - keep), label)
-            share = both.astype(np.float32)
-        views = teacher_view(clean)
-        said = np.clip(self.teacher.male(np.concatenate([views, views[:, :, ::-1]])), 1e-7, 1 - 1e-7)
-        said = np.log(said / (1 - said)).reshape(2, size).mean(0).clip(-MAX_LOGIT, MAX_LOGIT)
-        # Where a label contradicts the teacher, the label alone counts.
-        trusted = np.where((share > 0) & ((said > 0) != (label > 0.5)), 0, 1)
-        shown = np.where(rng.random(size)[:, None, None, None] < 0.35, clean, spoiled)
-        return tuple(
-            torch.from_numpy(np.ascontiguousarray(v, v.dtype if v.dtype == np.uint8 else np.float32))
-            for v in (shown.transpose(0, 3, 1, 2), said, trusted, np.maximum(label, 0), share)
+        clean, spoiled = (np.stack(v) for v in zip(*(view(self.patches[i], rng) for i in members)))
+        masks, kind = mixing_masks(rng, size)
+        other = rng.permutation(size)
+        clean, spoiled = (
+            np.rint(x * masks + x[other] * (1 - masks)).astype(np.uint8) for x in (clean, spoiled)
         )
+        label = self.label[members].astype(np.float32)
+        both = (label >= 0) & (label[other] >= 0)
+        # Of a face put together from a woman's and a man's, only the teacher can say anything.
+        labelled = np.select([kind == 0, kind == 1], [label >= 0, both], both & (label == label[other]))
+        keep = masks.mean((1, 2, 3))
+        return clean, spoiled, label * keep + label[other] * (1 - keep), labelled
 
     def validation(self):
-        """Fixed views of the labelled faces held out: clean ones, then spoiled ones."""
+        """Fixed views of the labelled faces held out: clean ones, then spoiled ones; labels; groups."""
         rng = np.random.default_rng(99)
         members = np.flatnonzero((self.split == "val") & (self.label >= 0))
         views = [view(self.patches[i], rng, 0.3, 16) for i in members]
@@ -173,6 +183,35 @@ class Faces:
         kind = np.where(np.isin(self.set[members], tuple(WILD)), "wild", kind)
         group = np.concatenate([np.char.add(kind, "_clean"), np.char.add(kind, "_spoiled")])
         return pixels, np.tile(self.label[members], 2), group
+
+
+class Batches(Dataset):
+    """Batch number i, made from the seed and i alone: pixels and what `gender_loss` wants."""
+
+    def __init__(self, faces, teacher, size, count, seed):
+        self.faces, self.path, self.teacher = faces, teacher, None
+        self.size, self.count, self.seed = size, count, seed
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, number):
+        if self.teacher is None:  # opened in the loading process
+            cv2.setNumThreads(0)
+            self.teacher = DlibGender(self.path)
+        rng = np.random.default_rng((self.seed, number))
+        clean, spoiled, label, labelled = self.faces.draw(rng, self.size)
+        views = teacher_view(clean)
+        said = np.clip(self.teacher.male(np.concatenate([views, views[:, :, ::-1]])), 1e-7, 1 - 1e-7)
+        said = np.log(said / (1 - said)).reshape(2, self.size).mean(0).clip(-MAX_LOGIT, MAX_LOGIT)
+        # Where a label contradicts the teacher, the label alone counts.
+        trusted = ~(labelled & ((said > 0) != (label > 0.5)))
+        shown = np.where(rng.random(self.size)[:, None, None, None] < 0.35, clean, spoiled)
+        targets = (said, trusted, np.where(labelled, label, 0), labelled)
+        return [
+            torch.from_numpy(np.ascontiguousarray(shown.transpose(0, 3, 1, 2))),
+            *(torch.from_numpy(t.astype(np.float32)) for t in targets),
+        ]
 
 
 def gender_loss(logits, said, trusted, label, labelled):
@@ -207,67 +246,76 @@ def figures_of(logits, labels, group):
 
 def main():
     parser = arguments(__doc__)
-    parser.add_argument("--steps", type=int, default=12000)
+    add_arguments(parser, steps=12000, rate=3e-3)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=11)
-    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
-    cv2.setNumThreads(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     out = options.work / "gender"
     out.mkdir(parents=True, exist_ok=True)
     if not (options.work / "patches.npz").exists():
         cut_patches(options.work)
-    faces = Faces(options.work, DlibGender(options.teachers / "gender_dlib.onnx"))
+    faces = Faces(options.work)
     print(f"{len(faces.label)} faces, train {np.count_nonzero(faces.split == 'train')}", flush=True)
 
     model = FlatfaceGender().to(device, memory_format=torch.channels_last)
     average = FlatfaceGender().to(device)
     average.load_state_dict(model.state_dict())
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.rate, weight_decay=0.02)
-    start, best, checkpoint = 0, math.inf, out / "checkpoint.pt"
+    start, best, spent, checkpoint = 0, math.inf, 0.0, out / "checkpoint.pt"
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device)
         model.load_state_dict(saved["model"])
         average.load_state_dict(saved["average"])
         optimizer.load_state_dict(saved["optimizer"])
-        start, best = saved["step"], saved["best"]
+        start, best, spent = saved["step"], saved["best"], saved["seconds"]
     pixels_val, *truth = faces.validation()
-    rng = np.random.default_rng((options.seed, start))
-    total, began = 0.0, time.time()
-    for step in range(start, options.steps):
-        rate = options.rate * min(1, (step - start + 1) / 200) * (0.5 * (1 + math.cos(math.pi * step / options.steps)) + 0.003)
+    batches = Batches(faces, options.teachers / "gender_dlib.onnx", options.batch, options.steps, options.seed)
+    unseen = torch.utils.data.Subset(batches, range(start // 2, options.steps))
+    loader = iter(DataLoader(unseen, batch_size=None, num_workers=options.loaders, prefetch_factor=4))
+    schedule = Schedule(options, 200, start, spent)
+    generator = torch.Generator().manual_seed(options.seed + start)
+    earlier, total, count, step, over = deque(maxlen=64), 0.0, 0, start, False
+    while not over:
         for group in optimizer.param_groups:
-            group["lr"] = rate
-        pixels, *targets = faces.batch(rng, options.batch)
-        pixels = pixels.to(device).float().contiguous(memory_format=torch.channels_last)
+            group["lr"] = schedule.rate(step)
+        if step % 2 == 1 and len(earlier) >= 32:
+            index = int(torch.randint(len(earlier) // 2, (1,), generator=generator))
+            pixels, *targets = earlier[index]
+            del earlier[index]
+            pixels = relit(pixels.to(device).float().flip(3), generator)
+        else:
+            pixels, *targets = batch = next(loader)
+            earlier.append(batch)
+            pixels = pixels.to(device).float()
         # On a CPU these small maps are faster in 32 bits.
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            logits = model(pixels)
+            logits = model(pixels.contiguous(memory_format=torch.channels_last))
         loss = gender_loss(logits.float().squeeze(1), *(t.to(device) for t in targets))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        step += 1
+        over = schedule.progress(step) == 1
         with torch.no_grad():
-            decay = min(0.998, (step + 1) / (step + 20))
+            decay = min(0.998, step / (step + 19))
             for a, b in zip(average.state_dict().values(), model.state_dict().values()):
                 a.lerp_(b, 1 - decay) if a.is_floating_point() else a.copy_(b)
-        total += float(loss.detach())
-        if (step + 1) % 500 == 0 or step + 1 == options.steps:
+        total, count = total + float(loss.detach()), count + 1
+        if step % 500 == 0 or over:
             figures = figures_of(predict(average, pixels_val, device), *truth)
             if figures["loss"] < best:
                 best = figures["loss"]
                 torch.save(average.state_dict(), out / "best.pt")
             torch.save(
-                {"model": model.state_dict(), "average": average.state_dict(),
-                 "optimizer": optimizer.state_dict(), "step": step + 1, "best": best}, checkpoint,
+                {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
+                 "step": step, "best": best, "seconds": schedule.seconds()}, checkpoint,
             )
-            speed = (step + 1 - start) * options.batch / (time.time() - began)
-            print(json.dumps({"step": step + 1, "train": round(total / 500, 4), **figures, "per_s": round(speed)}), flush=True)
-            total = 0.0
+            line = {"step": step, "progress": round(schedule.progress(step), 3), "train": round(total / count, 4)}
+            print(json.dumps({**line, **figures, "minutes": round(schedule.seconds() / 60, 1)}), flush=True)
+            total, count = 0.0, 0
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use flatframe_shared::budget::{Budget, Place};
 use flatframe_shared::frame::CameraState;
 use flatframe_shared::ledger::IngestCounts;
+use flatframe_shared::metrics::{self, gauge};
 use flatframe_shared::outcome::{DropReason, Outcome};
-use flatframe_shared::process;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -69,7 +69,7 @@ impl Collector for Sources {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_frames(&mut encoder)?;
         self.encode_cameras(&mut encoder)?;
-        self.encode_memory(&mut encoder)
+        metrics::memory(&mut encoder, &self.budget, &self.places)
     }
 }
 
@@ -150,39 +150,4 @@ impl Sources {
         }
         Ok(())
     }
-
-    fn encode_memory(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let used = process::current_use();
-        let bytes = Some(&Unit::Bytes);
-        // What cannot be read is left out: unknown is not zero.
-        for (name, help, unit, value) in [
-            ("rss", "Resident memory", bytes, used.rss_bytes),
-            ("rss_peak", "Highest resident memory so far", bytes, used.rss_peak_bytes),
-            ("swap", "Memory swapped out", bytes, used.swap_bytes),
-            ("open_files", "Open files", None, used.open_files),
-            ("threads", "Threads", None, used.threads),
-        ] {
-            if let Some(value) = value {
-                gauge(encoder, name, help, unit, value)?;
-            }
-        }
-        gauge(encoder, "budget", "Computed bound of resident memory", bytes, self.budget.total_bytes())?;
-        for (name, help, value) in [
-            ("place_live", "Items that wait, by place", Place::live as fn(&Place) -> u64),
-            ("place_cap", "Most items that may wait, by place", |place| place.cap),
-        ] {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for place in &self.places {
-                ConstGauge::new(value(place)).encode(family.encode_family(&[("place", place.name.as_str())])?)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn gauge<N>(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, unit: Option<&Unit>, value: N) -> fmt::Result
-where
-    ConstGauge<N>: EncodeMetric,
-{
-    ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?)
 }

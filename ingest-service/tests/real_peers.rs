@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Pictures read from each peer.
 const WANTED: u64 = 500;
+/// Between two looks at what was read.
+const PAUSE: Duration = Duration::from_millis(20);
 /// Cameras that read the same ustreamer.
 const USTREAMER_CLIENTS: u64 = 20;
 const LIMIT: PictureSize = PictureSize::new(1920, 1080);
@@ -107,7 +109,7 @@ async fn read(url: &str, wanted: u64, time: Duration) -> (IngestCounts, u64, u64
     });
     let start = Instant::now();
     while decoded.load(Relaxed) < wanted && start.elapsed() < time {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(PAUSE).await;
     }
     stop.cancel();
     task.await.expect("no panic");

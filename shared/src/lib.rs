@@ -1,9 +1,9 @@
 //! What both Flatframe services use. Knows neither cameras nor models.
 //!
 //! In reading order: the words ([`frame`], [`outcome`], [`ledger`]), how they
-//! travel ([`convert`], [`gen`], [`error`]), how a service runs ([`config`],
-//! [`budget`], [`process`], [`resources`], [`shutdown`], [`serve`], [`admin`],
-//! [`telemetry`]), and the small parts ([`jpeg`], [`histogram`], [`backoff`], [`rate_log`]).
+//! travel ([`convert`], [`gen`], [`error`]), how a service runs ([`cli`],
+//! [`config`], [`budget`], [`process`], [`resources`], [`metrics`], [`shutdown`], [`serve`],
+//! [`admin`], [`telemetry`]), and the small parts ([`jpeg`], [`histogram`], [`backoff`], [`rate_log`]).
 
 pub mod frame;
 pub mod ledger;
@@ -16,7 +16,9 @@ pub mod r#gen;
 
 pub mod admin;
 pub mod budget;
+pub mod cli;
 pub mod config;
+pub mod metrics;
 pub mod process;
 pub mod resources;
 pub mod serve;

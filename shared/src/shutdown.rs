@@ -1,9 +1,10 @@
 //! One token stops a service: the first SIGTERM or SIGINT cancels it, the
 //! second ends the process at once. Does not know what is stopped.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 pub use tokio_util::sync::CancellationToken;
 
 /// Everything between the first signal and the exit fits into this.
@@ -12,25 +13,38 @@ pub const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
 /// Exit code after a second signal.
 const EXIT_AT_ONCE: i32 = 130;
 
-/// Cancels `token` at the first SIGTERM or SIGINT and ends the process at the
-/// second. Runs for the life of the process; drop it to stop listening.
-///
-/// # Errors
-/// When the signal handlers cannot be installed.
-pub async fn on_signals(token: CancellationToken) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    for signals in 1.. {
-        let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        };
-        if signals > 1 {
-            tracing::warn!(signal = name, "second signal, exiting at once");
-            std::process::exit(EXIT_AT_ONCE);
-        }
+/// The handlers of SIGTERM and SIGINT.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Installs the handlers: from here on no signal ends the process the
+    /// default way.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn install() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Cancels `token` at the first signal and ends the process at the second.
+    /// Returns never; drop it to stop listening.
+    pub async fn stop(mut self, token: CancellationToken) -> Infallible {
+        let name = self.next().await;
         tracing::info!(signal = name, deadline_s = SHUTDOWN_DEADLINE.as_secs(), "shutting down");
         token.cancel();
+        let name = self.next().await;
+        tracing::warn!(signal = name, "second signal, exiting at once");
+        std::process::exit(EXIT_AT_ONCE);
     }
-    Ok(())
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
 }

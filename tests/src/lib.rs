@@ -7,3 +7,4 @@ pub mod link;
 pub mod media;
 pub mod pair;
 pub mod program;
+pub mod wait;

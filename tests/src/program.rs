@@ -4,15 +4,17 @@
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use flatframe_shared::process::{ProcessUse, use_of_pid};
+use tokio::process::{Child, Command};
 
 /// A running program.
 pub struct Program {
     child: Child,
+    pid: u32,
     _config: tempfile::NamedTempFile,
 }
 
@@ -58,19 +60,21 @@ impl Program {
             .stdin(Stdio::null())
             .stdout(log())
             .stderr(log())
+            .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("start {name}"))?;
-        Ok(Self { child, _config: file })
+        let pid = child.id().context("a program that runs has an id")?;
+        Ok(Self { child, pid, _config: file })
     }
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
     }
 
     /// What it uses now.
     pub fn used(&self) -> ProcessUse {
-        use_of_pid(self.child.id())
+        use_of_pid(self.pid)
     }
 
     /// Sends a signal.
@@ -78,8 +82,9 @@ impl Program {
     /// # Errors
     /// When it has ended already.
     pub fn signal(&self, signal: i32) -> std::io::Result<()> {
-        // SAFETY: kill takes two integers; the child is ours and not reaped.
-        match unsafe { libc::kill(self.child.id() as i32, signal) } {
+        // SAFETY: kill takes two integers; the id is our child's, which is not
+        // reaped before `wait` returns its status.
+        match unsafe { libc::kill(self.pid as i32, signal) } {
             0 => Ok(()),
             _ => Err(std::io::Error::last_os_error()),
         }
@@ -90,23 +95,9 @@ impl Program {
     /// # Errors
     /// When it does not end within `deadline`.
     pub async fn wait(&mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
-        let until = Instant::now() + deadline;
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
-            }
-            if Instant::now() > until {
-                bail!("process {} did not end within {deadline:?}", self.child.id());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        match tokio::time::timeout(deadline, self.child.wait()).await {
+            Ok(status) => Ok(status?),
+            Err(_) => bail!("process {} did not end within {deadline:?}", self.pid),
         }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // Ended already: nothing to do.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

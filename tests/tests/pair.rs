@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use e2e::link::{Condition, Link};
 use e2e::media::textured_jpeg;
 use e2e::pair::{Inference, Running, ingest_config, stub_config};
+use e2e::wait::{answered, until};
 use flatframe_shared::frame::{CameraState, PictureSize};
 use flatframe_shared::r#gen::v1::{self, result_service_client::ResultServiceClient};
 use flatframe_shared::outcome::{DropReason, Outcome};
@@ -17,6 +18,9 @@ const SIZE: PictureSize = PictureSize::new(320, 240);
 /// Every fault must be over within this after its end, and every stalled party
 /// cut within it.
 const RECOVERY: Duration = Duration::from_secs(10);
+
+/// Of 50 frames/s: stalled would be 0, and a busy machine takes some.
+const LEAST_RATE: f64 = 35.0;
 
 /// A folder of pictures to loop over; keep the handle.
 fn pictures() -> (tempfile::TempDir, String) {
@@ -33,20 +37,10 @@ fn analyzed(camera: &CameraView) -> u64 {
     camera.counts().answered(Outcome::Analyzed)
 }
 
-/// Waits until `is_so`, at most `limit`; the time it took.
-async fn wait_until(what: &str, limit: Duration, is_so: impl Fn() -> bool) -> Duration {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    start.elapsed()
-}
-
 /// Waits until `camera` has `more` further analysed frames.
 async fn wait_analyzed(camera: &CameraView, more: u64) -> Duration {
     let goal = analyzed(camera) + more;
-    wait_until(camera.id().as_str(), RECOVERY, || analyzed(camera) >= goal).await
+    until(camera.id().as_str(), RECOVERY, || analyzed(camera) >= goal).await
 }
 
 #[tokio::test]
@@ -86,14 +80,14 @@ async fn a_frozen_wire_is_cut_and_disturbs_nobody_else() {
     link.set(Condition { frozen: true, ..Condition::default() });
     let (start, before) = (Instant::now(), analyzed(&free.cameras[0]));
     let sender = frozen.cameras[0].clone();
-    wait_until("the sender gives up", RECOVERY, || !sender.connected()).await;
-    wait_until("the server gives up", RECOVERY, || {
+    until("the sender gives up", RECOVERY, || !sender.connected()).await;
+    until("the server gives up", RECOVERY, || {
         service.sources.cameras.all().iter().any(|camera| camera.stream().is_none())
     })
     .await;
     assert!(start.elapsed() < RECOVERY);
     let rate = (analyzed(&free.cameras[0]) - before) as f64 / start.elapsed().as_secs_f64();
-    assert!(rate > 40.0, "the camera beside it: {rate:.1} of 50 frames/s");
+    assert!(rate > LEAST_RATE, "the camera beside it: {rate:.1} of 50 frames/s");
 
     link.set(Condition::default());
     wait_analyzed(&frozen.cameras[0], 20).await;
@@ -157,27 +151,20 @@ async fn a_stalled_camera_is_seen_as_such_and_disturbs_nobody_else() {
     let (good, stalled) = (ingest.cameras[0].clone(), ingest.cameras[1].clone());
     wait_analyzed(&good, 20).await;
     let (start, before) = (Instant::now(), analyzed(&good));
-    wait_until("the camera is seen as stalled", RECOVERY, || stalled.status().state == CameraState::Stalled).await;
+    until("the camera is seen as stalled", RECOVERY, || stalled.status().state == CameraState::Stalled).await;
     let mut client = ResultServiceClient::new(service.connect().await.expect("connects"));
-    let told = async {
-        loop {
-            let request = v1::GetLatestRequest { camera_id: "silent".into() };
-            if let Ok(latest) = client.get_latest(request).await
-                && let Some(camera) = latest.into_inner().camera
-                && camera.state() == v1::CameraState::Stalled
-            {
-                return camera;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let camera = tokio::time::timeout(RECOVERY, told).await.expect("clients are told");
+    let camera = answered("clients are told", RECOVERY, async || {
+        let request = v1::GetLatestRequest { camera_id: "silent".into() };
+        let latest = client.get_latest(request).await.ok()?.into_inner();
+        latest.camera.filter(|camera| camera.state() == v1::CameraState::Stalled)
+    })
+    .await;
     assert!(!camera.detail.is_empty(), "and told why");
     let rate = (analyzed(&good) - before) as f64 / start.elapsed().as_secs_f64();
-    assert!(rate > 40.0, "the camera beside it: {rate:.1} of 50 frames/s");
+    assert!(rate > LEAST_RATE, "the camera beside it: {rate:.1} of 50 frames/s");
     // It is opened again, and gives its pictures again.
     let captured = stalled.counts().captured;
-    wait_until("the camera is opened again", RECOVERY, || stalled.counts().captured >= captured + 3).await;
+    until("the camera is opened again", RECOVERY, || stalled.counts().captured >= captured + 3).await;
     let counts = ingest.stop().await.expect("stops");
     assert_eq!((counts.balance(), service.stop().await.expect("stops").balance()), (0, 0));
     silent.abort();
@@ -193,7 +180,7 @@ async fn a_server_that_stops_in_order_loses_nothing() {
     wait_analyzed(&camera, 20).await;
     let served = first.stop().await.expect("stops");
     assert_eq!(served.balance(), 0);
-    wait_until("the sender knows", RECOVERY, || !camera.connected()).await;
+    until("the sender knows", RECOVERY, || !camera.connected()).await;
     let counts = ingest.stop().await.expect("stops while it tries to connect");
     assert_eq!(counts.balance(), 0, "{counts:?}");
     assert_eq!(counts.lost, 0, "a server that stops in order loses nothing: {counts:?}");

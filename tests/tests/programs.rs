@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 use e2e::media::textured_jpeg;
 use e2e::pair::{Running, ingest_config};
 use e2e::program::{Program, binary, free_address};
+use e2e::wait::until;
 use flatframe_shared::frame::PictureSize;
 use flatframe_shared::outcome::Outcome;
 use ingest_service::{CameraConfig, CameraView};
 
 const SIZE: PictureSize = PictureSize::new(320, 240);
 const RECOVERY: Duration = Duration::from_secs(10);
+/// Of 50 frames/s: stalled would be 0, and a busy machine takes some.
+const LEAST_RATE: f64 = 35.0;
 const EXIT_CONFIG: i32 = 78;
 
 fn inference_toml(grpc: std::net::SocketAddr) -> String {
@@ -20,18 +23,10 @@ fn inference_toml(grpc: std::net::SocketAddr) -> String {
     format!("[listen]\ngrpc = '{grpc}'\nadmin = '{admin}'\n[vision.stub_engine]\ntime_us = 2000\nwait = 'sleep'\n")
 }
 
-async fn wait_until(what: &str, limit: Duration, is_so: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 async fn wait_analyzed(camera: &CameraView, more: u64) {
     let analyzed = || camera.counts().answered(Outcome::Analyzed);
     let goal = analyzed() + more;
-    wait_until("frames are analysed", RECOVERY, || analyzed() >= goal).await;
+    until("frames are analysed", RECOVERY, || analyzed() >= goal).await;
 }
 
 /// SIGSTOP for 30 s, then SIGCONT; SIGKILL, then a new server: the sender gives
@@ -51,19 +46,20 @@ async fn a_server_stopped_and_killed() {
 
     server.signal(libc::SIGSTOP).expect("stopped");
     let (stopped, captured) = (Instant::now(), camera.counts().captured);
-    wait_until("the sender gives up", RECOVERY, || !camera.connected()).await;
-    tokio::time::sleep(Duration::from_secs(30).saturating_sub(stopped.elapsed())).await;
+    until("the sender gives up", RECOVERY, || !camera.connected()).await;
+    // The fault itself lasts so long.
+    tokio::time::sleep_until((stopped + Duration::from_secs(30)).into()).await;
     let rate = (camera.counts().captured - captured) as f64 / stopped.elapsed().as_secs_f64();
-    assert!(rate > 45.0, "the camera goes on meanwhile: {rate:.1} of 50 frames/s");
+    assert!(rate > LEAST_RATE, "the camera goes on meanwhile: {rate:.1} of 50 frames/s");
     server.signal(libc::SIGCONT).expect("continued");
     wait_analyzed(&camera, 50).await;
-    wait_until("the server's files are as before", RECOVERY, || {
+    until("the server's files are as before", RECOVERY, || {
         server.used().open_files.is_some_and(|now| now <= files)
     })
     .await;
 
     server.signal(libc::SIGKILL).expect("killed");
-    wait_until("the sender gives up", RECOVERY, || !camera.connected()).await;
+    until("the sender gives up", RECOVERY, || !camera.connected()).await;
     drop(server);
     let server = Program::start("inference-service", &inference_toml(address)).expect("starts again");
     wait_analyzed(&camera, 50).await;
@@ -90,7 +86,7 @@ async fn sigterm_under_load() {
     );
     let mut ingest = Program::start("ingest-service", &config).expect("starts");
     let ready = || std::net::TcpStream::connect(admin).is_ok();
-    wait_until("the sender is up", RECOVERY, ready).await;
+    until("the sender is up", RECOVERY, ready).await;
     let idle = std::net::TcpStream::connect(address);
     for program in [&mut ingest, &mut server] {
         program.signal(libc::SIGTERM).expect("told");

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use e2e::pair::{Inference, Running, ingest_config, stub_config};
+use e2e::wait::until;
 use flatframe_shared::telemetry::{self, TelemetryConfig};
 use ingest_service::CameraConfig;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
@@ -50,9 +51,8 @@ async fn from_capture_to_result() {
     let service = Inference::start(stub_config(1_000, false)).await.expect("starts");
     let camera = CameraConfig { fps: 50.0, ..CameraConfig::new("cam", "pattern") };
     let ingest = Running::start(ingest_config(&service.url(), vec![camera])).await.expect("starts");
-    while ingest.totals().answered(flatframe_shared::outcome::Outcome::Analyzed) < 20 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let analyzed = || ingest.totals().answered(flatframe_shared::outcome::Outcome::Analyzed);
+    until("frames are analysed", Duration::from_secs(30), || analyzed() >= 20).await;
     ingest.stop().await.expect("stops");
     service.stop().await.expect("stops");
     tokio::task::spawn_blocking(move || telemetry.shutdown()).await.expect("flushed");

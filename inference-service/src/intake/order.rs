@@ -3,10 +3,22 @@
 //! neither frames nor results.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Place in the order of one camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place(u64);
+
+/// Hands out places; waits for nobody.
+#[derive(Debug, Default)]
+pub struct Places(AtomicU64);
+
+impl Places {
+    /// A frame goes to a worker: its place.
+    pub fn begin(&self) -> Place {
+        Place(self.0.fetch_add(1, Relaxed))
+    }
+}
 
 /// Results that wait for earlier ones.
 #[derive(Debug)]
@@ -24,27 +36,20 @@ impl<T> Default for Order<T> {
 }
 
 impl<T> Order<T> {
-    /// A frame goes to a worker: its place.
-    pub fn begin(&mut self) -> Place {
-        self.slots.push_back(None);
-        Place(self.first + self.slots.len() as u64 - 1)
-    }
-
-    /// Its result is there: returns it and those that waited for it, in order.
+    /// The result for `place` is there: returns it and those that waited for
+    /// it, in order. Each place is finished once.
     pub fn finish(&mut self, place: Place, result: T) -> Vec<T> {
         let index = (place.0 - self.first) as usize;
+        if index >= self.slots.len() {
+            self.slots.resize_with(index + 1, || None);
+        }
         self.slots[index] = Some(result);
         let ready = self.slots.iter().take_while(|slot| slot.is_some()).count();
         self.first += ready as u64;
         self.slots.drain(..ready).flatten().collect()
     }
 
-    /// Frames in work or waiting for earlier ones.
-    pub fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// Whether no frame is in work.
+    /// Whether no result waits for an earlier one.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
@@ -60,11 +65,11 @@ mod tests {
         /// In whatever order work ends, results come out in the order begun.
         #[test]
         fn comes_out_in_order(picks in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 0..100)) {
-            let mut order = Order::default();
+            let (places, mut order) = (Places::default(), Order::default());
             let (mut working, mut begun, mut out) = (Vec::new(), 0u32, Vec::new());
             for (begin, pick) in picks {
                 if begin || working.is_empty() {
-                    working.push((order.begin(), begun));
+                    working.push((places.begin(), begun));
                     begun += 1;
                 } else {
                     let (place, result) = working.swap_remove(pick.index(working.len()));

@@ -36,13 +36,14 @@ pub struct Pacing {
     min_fps: f64,
     size_step: usize,
     ticks_since_size: u32,
+    overloaded: bool,
 }
 
 impl Pacing {
     /// Asks for pictures up to `full_size`; below `min_fps` a camera is asked
     /// for smaller pictures instead.
     pub fn new(full_size: PictureSize, min_fps: f64) -> Self {
-        Self { full_size, min_fps, size_step: 0, ticks_since_size: SIZE_HOLD_TICKS }
+        Self { full_size, min_fps, size_step: 0, ticks_since_size: SIZE_HOLD_TICKS, overloaded: false }
     }
 
     /// The size asked for now.
@@ -50,6 +51,11 @@ impl Pacing {
         let part = SIZE_STEPS[self.size_step];
         let side = |px: u32| ((f64::from(px) * part) as u32).max(1);
         PictureSize::new(side(self.full_size.width_px), side(self.full_size.height_px))
+    }
+
+    /// Whether more was wanted at the last tick than can be done.
+    pub fn is_overloaded(&self) -> bool {
+        self.overloaded
     }
 
     /// The pace for each demand, in order. `service` is the expected time of
@@ -61,6 +67,7 @@ impl Pacing {
         let others = (other_fps > 0.0).then_some(other_fps);
         let wanted: Vec<f64> = demands.iter().map(|demand| demand.wanted_fps).chain(others).collect();
         let overloaded = wanted.iter().sum::<f64>() > capacity_fps * OVERLOAD;
+        self.overloaded = overloaded;
         let level = if overloaded { fair_level(&wanted, capacity_fps * SURPLUS) } else { f64::INFINITY };
         self.step_size(level, overloaded);
         let size = self.size();

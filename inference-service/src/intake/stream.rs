@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use flatframe_shared::convert;
 use flatframe_shared::error::ErrorKind;
-use flatframe_shared::frame::{CameraHello, FrameNumber, WireFrame};
+use flatframe_shared::frame::{CameraHello, CameraState, FrameNumber, WireFrame};
 use flatframe_shared::r#gen::v1;
 use flatframe_shared::serve::Connection;
 use flatframe_shared::telemetry::{FRAME_TARGET, continue_trace};
@@ -188,8 +188,11 @@ fn take_message(
             Ok(())
         }
         Some(v1::publish_request::Message::Status(status)) => {
-            let state = convert::state_from_wire(status.state)
-                .ok_or_else(|| ErrorKind::Invalid.status(format!("status.state = {} is not a state", status.state)))?;
+            // Offline is what this service says of a camera without a stream.
+            let state = convert::state_from_wire(status.state).filter(|state| *state != CameraState::Offline);
+            let state = state.ok_or_else(|| {
+                ErrorKind::Invalid.status(format!("status.state = {} is not a state of a streaming camera", status.state))
+            })?;
             link.camera.report(Reported {
                 state,
                 detail: convert::short(status.detail),

@@ -317,7 +317,8 @@ async fn a_silent_and_a_trickling_camera_are_cut_and_opened_again() {
     silent.write_all(head).await.expect("writes");
     reading.until_state(CameraState::Stalled).await;
 
-    // One byte now and then: bytes come, a picture never does.
+    // One byte now and then (the pause is the fault): bytes come, a picture
+    // never does.
     let (mut trickling, _) = accept(&listener).await;
     trickling.write_all(head).await.expect("writes");
     let trickle = tokio::spawn({

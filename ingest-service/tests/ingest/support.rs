@@ -30,12 +30,23 @@ pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     }
 }
 
+/// Pause between two looks at what nothing announces.
+const PAUSE: Duration = Duration::from_millis(2);
+
 /// Looks again and again until `condition` holds.
 pub async fn until(what: &str, condition: impl Fn() -> bool) {
+    answered(what, async || condition().then_some(())).await;
+}
+
+/// Asks again and again until there is an answer.
+pub async fn answered<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
-    while !condition() {
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
         assert!(start.elapsed() < PATIENCE, "waited in vain until: {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

@@ -80,11 +80,8 @@ async fn what_is_worthless_is_not_sent() {
     let mut stream = rig.server.stream().await;
     stream.welcome(4).await;
     rig.connected().await;
-    rig.ttl = Duration::from_millis(30);
-    rig.put();
-    tokio::time::sleep(Duration::from_millis(35)).await;
+    rig.put_aged(rig.ttl);
     stream.credit(2).await;
-    rig.ttl = Duration::from_secs(20);
     let fresh = rig.put();
     assert_eq!(stream.frame().await.number, fresh);
     assert_eq!(rig.counts().dropped(DropReason::Expired), 1);
@@ -100,6 +97,7 @@ async fn the_measured_transit_ages_a_frame() {
     rig.connected().await;
     rig.put();
     stream.frame().await;
+    // A slow wire, both ways together.
     tokio::time::sleep(Duration::from_millis(60)).await;
     stream.answer(1, v1::Outcome::Analyzed).await;
     let ledger = rig.ledger.clone();

@@ -18,7 +18,7 @@ use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::support::{FakeServer, soon, until, welcome};
+use crate::support::{FakeServer, answered, soon, until, welcome};
 
 fn config(server: &str, cameras: Vec<CameraConfig>) -> Config {
     let mut config = Config { camera: cameras, ..Config::default() };
@@ -79,11 +79,11 @@ async fn frames_are_answered_and_operators_see_it() {
     assert_eq!((resources.ledger_balance, resources.places.len()), (0, 4));
     assert_eq!(resources.budget_bytes, ingest.budget().total_bytes());
     let mut health = HealthClient::new(channel);
-    let start = Instant::now();
-    while health.check(HealthCheckRequest::default()).await.expect("answers").into_inner().status != 1 {
-        assert!(start.elapsed() < Duration::from_secs(10), "health follows within a second or so");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    answered("health says serving", async || {
+        let health = health.check(HealthCheckRequest::default()).await.expect("answers");
+        (health.into_inner().status == 1).then_some(())
+    })
+    .await;
 
     shutdown.cancel();
     let counts = soon("the service stops", ingest.join()).await;
@@ -162,15 +162,8 @@ async fn the_server_may_come_later_and_go_and_come_back() {
     let camera = ingest.cameras()[0].clone();
     until("offline", || camera.counts().dropped(DropReason::Offline) >= 5).await;
     for round in 1..=3 {
-        let listener = soon("the port again", async {
-            loop {
-                match TcpListener::bind(address).await {
-                    Ok(listener) => break listener,
-                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-                }
-            }
-        });
-        let server = FakeServer::start_on(listener.await).await.answer_all();
+        let listener = answered("the port is free again", async || TcpListener::bind(address).await.ok()).await;
+        let server = FakeServer::start_on(listener).await.answer_all();
         until("answers", || camera.counts().answered(Outcome::Analyzed) >= 20 * round).await;
         drop(server);
         until("not connected", || !camera.connected()).await;

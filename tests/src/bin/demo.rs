@@ -11,6 +11,7 @@ use anyhow::Context;
 use clap::Parser;
 use e2e::pair::{Inference, Running, ingest_config};
 use flatframe_shared::budget::Bytes;
+use flatframe_shared::cli::key_value;
 use flatframe_shared::r#gen::v1::{self, result_service_client::ResultServiceClient};
 use flatframe_shared::histogram::Snapshot;
 use flatframe_shared::ledger::{IngestCounts, ServerCounts};
@@ -49,8 +50,8 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Set one key of inference-service, such as --set vision.gender=.
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    set: Vec<(String, String)>,
     /// Log filter.
     #[arg(long, default_value = "warn")]
     log: String,
@@ -88,13 +89,7 @@ fn main() -> ExitCode {
 /// Runs the demo; `true` when the ledger balances.
 async fn run(args: Args) -> anyhow::Result<bool> {
     let telemetry = telemetry::init("demo", &TelemetryConfig { log: args.log.clone(), ..Default::default() })?;
-    let set: Vec<_> = args
-        .set
-        .iter()
-        .map(|text| text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())))
-        .collect::<Option<_>>()
-        .context("--set takes KEY=VALUE")?;
-    let inference = Inference::start(InferenceConfig::load(args.config.as_deref(), &set)?).await?;
+    let inference = Inference::start(InferenceConfig::load(args.config.as_deref(), &args.set)?).await?;
     let seen = Arc::new(Seen::default());
     let watching = CancellationToken::new();
     let watch = tokio::spawn(watch(inference.connect().await?, seen.clone(), watching.clone()));
