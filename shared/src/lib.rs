@@ -3,7 +3,7 @@
 //! In reading order: the words ([`frame`], [`outcome`], [`ledger`]), how they
 //! travel ([`convert`], [`gen`], [`error`]), how a service runs ([`cli`],
 //! [`config`], [`budget`], [`process`], [`resources`], [`metrics`], [`shutdown`], [`serve`],
-//! [`admin`], [`telemetry`]), and the small parts ([`jpeg`], [`histogram`], [`backoff`], [`rate_log`]).
+//! [`admin`], [`telemetry`]), and the small parts ([`jpeg`], [`resize`], [`histogram`], [`backoff`], [`rate_log`]).
 
 pub mod frame;
 pub mod ledger;
@@ -29,6 +29,7 @@ pub mod backoff;
 pub mod histogram;
 pub mod jpeg;
 pub mod rate_log;
+pub mod resize;
 
 /// Name and version of this build, as sent to peers.
 pub const SOFTWARE: &str = concat!("flatframe/", env!("CARGO_PKG_VERSION"));

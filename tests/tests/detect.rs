@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use e2e::camera::PATIENCE;
 use e2e::media::textured_jpeg;
 use e2e::pair::{Inference, stub_config};
+use e2e::wait::until;
 use flatframe_shared::frame::PictureSize;
 use flatframe_shared::r#gen::v1::{DetectRequest, detect_service_client::DetectServiceClient};
 use flatframe_shared::outcome::Outcome;
@@ -79,11 +81,11 @@ async fn errors_name_the_limit() {
     assert_eq!(service.stop().await.expect("stops").balance(), 0);
 }
 
-/// One worker that needs 300 ms: calls behind it are late, abandoned or too
+/// One worker that needs 800 ms: calls behind it are late, abandoned or too
 /// many, and none of those is computed.
 #[tokio::test]
 async fn late_abandoned_and_surplus_calls_are_not_computed() {
-    let mut config = stub_config(300_000, false);
+    let mut config = stub_config(800_000, false);
     config.workers.count = 1;
     config.limits.max_detect_calls = 3;
     let service = Inference::start(config).await.expect("starts");
@@ -100,11 +102,7 @@ async fn late_abandoned_and_surplus_calls_are_not_computed() {
     let computed = || service.sources.detect_ledger.counts().answered(Outcome::Analyzed);
     let received = |frames: u64| {
         let ledger = service.sources.detect_ledger.clone();
-        async move {
-            while ledger.counts().received < frames {
-                tokio::task::yield_now().await;
-            }
-        }
+        async move { until("the call arrives", PATIENCE, || ledger.counts().received >= frames).await }
     };
 
     let first = call(None);

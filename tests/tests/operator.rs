@@ -2,16 +2,25 @@
 //! reflection, resources.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use e2e::camera::{RawCamera, hello};
 use e2e::media::textured_jpeg;
 use e2e::pair::{Inference, Running, ingest_config, stub_config};
+use e2e::wait::until;
 use flatframe_shared::frame::PictureSize;
 use flatframe_shared::r#gen::v1::admin_service_client::AdminServiceClient;
 use flatframe_shared::r#gen::v1::{GetResourcesRequest, Outcome};
 use ingest_service::CameraConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 const SIZE: PictureSize = PictureSize::new(160, 120);
 
@@ -31,7 +40,7 @@ async fn alive_ready_and_measured() {
     let channel = service.connect().await.expect("connects");
     let (mut camera, _) = RawCamera::open(channel.clone(), hello("cam", 1)).await.expect("is welcome");
     for _ in 0..5 {
-        camera.send_frame(textured_jpeg(SIZE, 1), SIZE, std::time::Duration::from_secs(5)).await.expect("sends");
+        camera.send_frame(textured_jpeg(SIZE, 1), SIZE, Duration::from_secs(5)).await.expect("sends");
         assert_eq!(camera.outcome().await.expect("answered").outcome(), Outcome::Analyzed);
     }
     assert_eq!(get(service.admin, "/livez").await.0, 200);
@@ -61,6 +70,39 @@ async fn alive_ready_and_measured() {
     service.stop().await.expect("stops");
 }
 
+/// What grpcurl and a Kubernetes probe ask.
+#[tokio::test]
+async fn health_and_reflection() {
+    const SERVICES: [&str; 4] = ["AdminService", "DetectService", "FrameService", "ResultService"];
+    let service = Inference::start(stub_config(1_000, false)).await.expect("starts");
+    let channel = service.connect().await.expect("connects");
+    let mut health = HealthClient::new(channel.clone());
+    for name in ["", "flatframe.v1.FrameService", "flatframe.v1.ResultService", "flatframe.v1.DetectService"] {
+        let answer = health.check(HealthCheckRequest { service: name.into() }).await.expect("known").into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving, "{name:?}");
+    }
+    let unknown = health.check(HealthCheckRequest { service: "no.Such".into() }).await.expect_err("not known");
+    assert_eq!(unknown.code(), tonic::Code::NotFound);
+
+    let ask =
+        |request| tokio_stream::once(ServerReflectionRequest { host: String::new(), message_request: Some(request) });
+    let mut reflection = ServerReflectionClient::new(channel);
+    let list = ask(MessageRequest::ListServices(String::new()));
+    let mut answers = reflection.server_reflection_info(list).await.expect("answers").into_inner();
+    let answer = answers.message().await.expect("a message").and_then(|answer| answer.message_response);
+    let Some(MessageResponse::ListServicesResponse(listed)) = answer else { panic!("{answer:?}") };
+    let listed: Vec<_> = listed.service.into_iter().map(|service| service.name).collect();
+    for name in SERVICES {
+        assert!(listed.contains(&format!("flatframe.v1.{name}")), "{name} is missing in {listed:?}");
+    }
+    let symbol = ask(MessageRequest::FileContainingSymbol("flatframe.v1.ResultService".into()));
+    let mut answers = reflection.server_reflection_info(symbol).await.expect("answers").into_inner();
+    let answer = answers.message().await.expect("a message").and_then(|answer| answer.message_response);
+    assert!(matches!(answer, Some(MessageResponse::FileDescriptorResponse(_))), "{answer:?}");
+    drop((answers, reflection, health));
+    service.stop().await.expect("stops");
+}
+
 #[tokio::test]
 async fn the_ingest_service_tells_too() {
     let service = Inference::start(stub_config(1_000, false)).await.expect("starts");
@@ -71,9 +113,8 @@ async fn the_ingest_service_tells_too() {
     let (admin, grpc) =
         (config.admin.listen.parse().expect("an address"), format!("http://{}", config.admin.grpc_listen));
     let ingest = Running::start(config).await.expect("starts");
-    while ingest.totals().answered(flatframe_shared::outcome::Outcome::Analyzed) < 5 {
-        tokio::task::yield_now().await;
-    }
+    let analyzed = || ingest.totals().answered(flatframe_shared::outcome::Outcome::Analyzed);
+    until("frames are analysed", Duration::from_secs(30), || analyzed() >= 5).await;
     assert_eq!(get(admin, "/livez").await.0, 200);
     assert_eq!(get(admin, "/readyz").await.0, 200);
     let (_, metrics) = get(admin, "/metrics").await;

@@ -107,9 +107,9 @@ async fn frames_that_wait_too_long_expire() {
     let picture = textured_jpeg(SIZE, 1);
     // The service still assumes 10 ms for a frame, so both are queued.
     camera.send_frame(picture.clone(), SIZE, Duration::from_secs(5)).await.expect("sends");
-    while service.sources.dispatch.waiting() > 0 || service.sources.totals().received == 0 {
-        tokio::task::yield_now().await;
-    }
+    let sources = &service.sources;
+    let is_in_work = || sources.totals().received == 1 && sources.dispatch.waiting() == 0;
+    until("the first is in work", Duration::from_secs(10), is_in_work).await;
     camera.send_frame(picture, SIZE, Duration::from_millis(200)).await.expect("sends");
     let first = camera.outcome().await.expect("answered");
     let second = camera.outcome().await.expect("answered");

@@ -1,11 +1,13 @@
 //! Clients that watch: what they get, and that none of them harms the others.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use e2e::camera::{PATIENCE, RawCamera, hello, pump};
 use e2e::media::textured_jpeg;
 use e2e::pair::{Inference, stub_config};
+use e2e::wait::until;
 use flatframe_shared::frame::PictureSize;
 use flatframe_shared::r#gen::v1::{self, result_service_client::ResultServiceClient, watch_response};
 use inference_service::config::Config;
@@ -167,13 +169,9 @@ async fn leaving_before_the_first_byte_frees_everything() {
     for _ in 0..100 {
         drop(tokio::net::TcpStream::connect(service.address).await.expect("connects"));
     }
-    // The service learns of it from its sockets; waiting for that is bounded.
-    let gone = async {
-        use std::sync::atomic::Ordering::Relaxed;
-        while service.sources.bus.subscribers() > 0 || service.sources.connections.open.load(Relaxed) > 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, gone).await.expect("nothing is left behind");
+    // The service learns of it from its sockets.
+    let sources = &service.sources;
+    let is_free = || sources.bus.subscribers() == 0 && sources.connections.open.load(Relaxed) == 0;
+    until("nothing is left behind", PATIENCE, is_free).await;
     service.stop().await.expect("stops");
 }

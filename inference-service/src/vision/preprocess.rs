@@ -4,9 +4,8 @@
 //! Pure: no engine, no I/O, no async. Buffers are kept to reuse their
 //! allocation.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use flatframe_shared::frame::PictureSize;
+use flatframe_shared::resize::RgbResizer;
 
 use super::decode::Upright;
 use super::engine::InputShape;
@@ -99,7 +98,7 @@ fn fill_row(rgb: &[u8], row: &mut [f32], value: impl Fn(f32, f32, f32) -> f32) {
 /// One worker's scratch for fitting pictures.
 #[derive(Default)]
 pub struct Preprocessor {
-    resizer: Resizer,
+    resizer: RgbResizer,
     /// The shrunk picture, as stored; kept to reuse the allocation.
     shrunk: Vec<u8>,
     /// One upright row of a turned picture; kept to reuse the allocation.
@@ -118,13 +117,7 @@ impl Preprocessor {
         // Turning is its own inverse for sizes.
         let target = rotation.turned(fit.fitted);
         self.shrunk.resize(3 * target.pixels() as usize, 0);
-        let from = ImageRef::new(stored.width_px, stored.height_px, rgb, PixelType::U8x3)
-            .expect("the view was made with as many pixels as its size has");
-        let mut to = Image::from_slice_u8(target.width_px, target.height_px, &mut self.shrunk, PixelType::U8x3)
-            .expect("the buffer was just given this size");
-        // A triangle as wide as the shrinking asks for: every pixel counts.
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-        self.resizer.resize(&from, &mut to, &options).expect("both pictures are U8x3");
+        self.resizer.resize(rgb, stored, &mut self.shrunk, target);
         let shrunk = Upright::new(&self.shrunk, target, rotation);
         write_planes(&shrunk, normalizer, shape, &mut self.row, input);
         fit

@@ -4,11 +4,10 @@
 //! taken. Does not wait and does not know who asks.
 
 use bytes::Bytes;
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use flatframe_shared::frame::PictureSize;
 use flatframe_shared::jpeg::{self, JpegError};
 use flatframe_shared::outcome::DropReason;
+use flatframe_shared::resize::RgbResizer;
 
 /// What is tried, in this order, to get below the byte limit: a share of the
 /// quality, a share of the sides.
@@ -45,7 +44,7 @@ pub struct Fitted {
 pub struct Downsampler {
     /// Largest picture decoded.
     source_limit: PictureSize,
-    resizer: Resizer,
+    resizer: RgbResizer,
     rgb: Vec<u8>,
     scaled: Vec<u8>,
     encoded: Vec<u8>,
@@ -54,7 +53,7 @@ pub struct Downsampler {
 impl Downsampler {
     /// Scratch for pictures of at most `source_limit`; taken when first needed.
     pub fn new(source_limit: PictureSize) -> Self {
-        Self { source_limit, resizer: Resizer::new(), rgb: Vec::new(), scaled: Vec::new(), encoded: Vec::new() }
+        Self { source_limit, resizer: RgbResizer::default(), rgb: Vec::new(), scaled: Vec::new(), encoded: Vec::new() }
     }
 
     /// Brings `jpeg` to what is `wanted`.
@@ -90,21 +89,11 @@ impl Downsampler {
             &self.rgb
         } else {
             self.scaled.resize(3 * target.width_px as usize * target.height_px as usize, 0);
-            resize(&mut self.resizer, &self.rgb, size, &mut self.scaled, target);
+            self.resizer.resize(&self.rgb, size, &mut self.scaled, target);
             &self.scaled
         };
         jpeg::encode_rgb(rgb, target, quality, &mut self.encoded).map_err(|error| reason(&error))
     }
-}
-
-/// Resizes interleaved RGB; both buffers hold `3 * width * height` bytes.
-pub fn resize(resizer: &mut Resizer, from: &[u8], from_size: PictureSize, to: &mut [u8], to_size: PictureSize) {
-    let from = ImageRef::new(from_size.width_px, from_size.height_px, from, PixelType::U8x3)
-        .expect("the decoder filled the buffer for this size");
-    let mut to = Image::from_slice_u8(to_size.width_px, to_size.height_px, to, PixelType::U8x3)
-        .expect("the buffer was made for this size");
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-    resizer.resize(&from, &mut to, &options).expect("both are RGB with 8 bits a channel");
 }
 
 fn shrunk(size: PictureSize, share: f64) -> PictureSize {

@@ -6,12 +6,11 @@ use std::f64::consts::TAU;
 use std::fmt;
 
 use bytes::Bytes;
-use fast_image_resize::Resizer;
 use flatframe_shared::frame::PictureSize;
 use flatframe_shared::jpeg;
+use flatframe_shared::resize::RgbResizer;
 
 use crate::plan::CameraPlan;
-use crate::prepare::downsample::resize;
 
 /// A face with some background, 160x200.
 const FACE_JPEG: &[u8] = include_bytes!("../../../assets/astronaut_face.jpg");
@@ -150,7 +149,7 @@ impl Tile {
         let side = |px: u32| ((f64::from(px) * scale) as u32).max(1);
         let size = PictureSize::new(side(FACE_SIZE.width_px), side(FACE_SIZE.height_px));
         let mut rgb = vec![0; 3 * size.pixels() as usize];
-        resize(&mut Resizer::new(), &full, FACE_SIZE, &mut rgb, size);
+        RgbResizer::default().resize(&full, FACE_SIZE, &mut rgb, size);
         let fade = |at: u32, px: u32| {
             let to_edge = f64::from(at.min(px - 1 - at)) / (FADE * f64::from(px));
             let t = to_edge.min(1.0);

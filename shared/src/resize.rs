@@ -1,0 +1,50 @@
+//! Resizes pictures. Knows one kind, interleaved RGB with 8 bits a channel,
+//! and one filter, so that the library's code for all others is not compiled.
+
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+
+use crate::frame::PictureSize;
+
+/// Resizes RGB pictures with memory that it keeps between calls: at most one
+/// picture that is shrunk in one direction only.
+#[derive(Debug, Clone, Default)]
+pub struct RgbResizer {
+    resizer: Resizer,
+}
+
+impl RgbResizer {
+    /// Resizes `from`, of `from_size`, into `to`, of `to_size`. The filter is a
+    /// triangle as wide as the shrinking asks for: every pixel counts.
+    ///
+    /// # Panics
+    /// When a buffer does not hold `3 * width * height` bytes.
+    pub fn resize(&mut self, from: &[u8], from_size: PictureSize, to: &mut [u8], to_size: PictureSize) {
+        let from = TypedImageRef::<U8x3>::from_buffer(from_size.width_px, from_size.height_px, from)
+            .expect("the source buffer holds a picture of its size");
+        let mut to = TypedImage::<U8x3>::from_buffer(to_size.width_px, to_size.height_px, to)
+            .expect("the target buffer holds a picture of its size");
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
+        self.resizer.resize_typed(&from, &mut to, &options).expect("the whole source is resized");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Halving a picture is the mean of its neighbourhood; a flat one stays
+    /// flat.
+    #[test]
+    fn every_pixel_counts() {
+        let (from_size, to_size) = (PictureSize::new(8, 8), PictureSize::new(4, 4));
+        let stripes: Vec<u8> = (0..8 * 8).flat_map(|at| [if at % 2 == 0 { 0 } else { 200 }, 7, at as u8]).collect();
+        let mut to = vec![0; 3 * 4 * 4];
+        RgbResizer::default().resize(&stripes, from_size, &mut to, to_size);
+        for pixel in to.chunks_exact(3) {
+            assert!((70..=130).contains(&pixel[0]), "{pixel:?}");
+            assert_eq!(pixel[1], 7);
+        }
+    }
+}
