@@ -1,9 +1,13 @@
 //! Accepts gRPC connections and owns every one of them: capped in number, cut
 //! when the preface does not come, when a ping is not answered or when a
-//! handler says so, joined at shutdown within a deadline. Knows no service.
+//! handler says so, closed when no call comes, joined at shutdown within a
+//! deadline. Knows no service.
 //!
 //! tonic's own accept loop waits for ever at shutdown, has no cap and no way
 //! to cut one connection; hyper underneath is the same.
+
+mod calls;
+mod held_body;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,13 +15,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
+use self::calls::Calls;
+pub use self::held_body::HeldBody;
 use crate::rate_log::RateLog;
 
 /// The first bytes of every HTTP/2 connection (RFC 9113, section 3.4).
@@ -44,6 +49,9 @@ pub struct ConnectionLimits {
     pub send_buffer_bytes: usize,
     /// Time until the preface must have come.
     pub preface_deadline: Duration,
+    /// A connection without a call for so long is closed: clients open another
+    /// when they need it.
+    pub idle_deadline: Duration,
     /// A connection that was silent so long is pinged.
     pub ping_interval: Duration,
     /// A ping must be answered within this.
@@ -60,6 +68,7 @@ impl Default for ConnectionLimits {
             window_bytes: 64 * 1024,
             send_buffer_bytes: 64 * 1024,
             preface_deadline: Duration::from_secs(5),
+            idle_deadline: Duration::from_secs(60),
             // Together with the deadline: a dead peer is cut within 7 s.
             ping_interval: Duration::from_secs(4),
             ping_deadline: Duration::from_secs(3),
@@ -79,6 +88,8 @@ pub struct ConnectionCounts {
     pub refused: AtomicU64,
     /// Cut because the preface did not come or was another protocol's.
     pub no_preface: AtomicU64,
+    /// Closed because no call came.
+    pub idle: AtomicU64,
     /// Cut by a handler because the client did not read.
     pub cut: AtomicU64,
 }
@@ -222,10 +233,8 @@ async fn serve_connection(
     }
     let (reader, writer) = socket.into_split();
     let io = tokio::io::join(std::io::Cursor::new(preface).chain(reader), writer);
-    let service = tower::util::MapRequest::new(routes, move |mut request: http::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(connection.clone());
-        request
-    });
+    let calls = Calls::new(routes, connection);
+    let idle = calls.idle_for(limits.idle_deadline);
     let serving = hyper::server::conn::http2::Builder::new(executor)
         .timer(TokioTimer::new())
         .initial_stream_window_size(limits.window_bytes)
@@ -235,13 +244,18 @@ async fn serve_connection(
         .max_header_list_size(limits.max_header_bytes)
         .keep_alive_interval(limits.ping_interval)
         .keep_alive_timeout(limits.ping_deadline)
-        .serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
+        .serve_connection(TokioIo::new(io), calls);
     let mut serving = std::pin::pin!(serving);
     // A connection that breaks has told every call on it; nobody else to tell.
     let result = tokio::select! {
         biased;
         result = serving.as_mut() => result,
         () = shutdown.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+        () = idle => {
+            counts.idle.fetch_add(1, Relaxed);
             serving.as_mut().graceful_shutdown();
             serving.await
         }
@@ -280,4 +294,33 @@ async fn read_preface(socket: &mut TcpStream, preface: &mut [u8; PREFACE.len()])
         }
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_without_calls_is_closed() {
+        const PATIENCE: Duration = Duration::from_secs(20);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let (counts, stop) = (Arc::<ConnectionCounts>::default(), CancellationToken::new());
+        let limits = ConnectionLimits { idle_deadline: Duration::from_millis(50), ..ConnectionLimits::default() };
+        let routes = Routes::builder().routes();
+        let serving = tokio::spawn(serve_grpc(listener, routes, limits, counts.clone(), stop.clone(), Duration::ZERO));
+
+        let mut client = TcpStream::connect(address).await.expect("connects");
+        // The preface and an empty SETTINGS frame: a client in order.
+        client.write_all(PREFACE).await.expect("writes");
+        client.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.expect("writes");
+        let mut all = Vec::new();
+        // A graceful end waits for the peer's answer to a ping: not this one's.
+        let closed = tokio::time::timeout(PATIENCE, client.read_to_end(&mut all)).await.expect("is closed in time");
+        assert!(closed.is_ok(), "{closed:?}");
+        assert_eq!(counts.idle.load(Relaxed), 1);
+        stop.cancel();
+        serving.await.expect("ends");
+        assert_eq!(counts.open.load(Relaxed), 0);
+    }
 }

@@ -14,7 +14,7 @@ use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, 
 use serde::{Deserialize, Serialize};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -60,14 +60,23 @@ impl TelemetryConfig {
             let allowed = "use http://HOST:PORT, or leave it empty to switch traces off";
             return Err(ConfigError::not_allowed("telemetry.otlp_endpoint", endpoint, allowed));
         }
-        EnvFilter::try_new(&self.log).map(drop).map_err(|_| {
-            ConfigError::not_allowed(
-                "telemetry.log",
-                &self.log,
-                "use error, warn, info, debug, trace or target=level,...",
-            )
-        })
+        log_filter(&self.log).map(drop)
     }
+}
+
+/// Reads a log filter. A word that is neither a level nor `target=level` is
+/// refused: taken as a target, it would silence everything else.
+fn log_filter(text: &str) -> Result<Targets, ConfigError> {
+    let allowed = "use off, error, warn, info, debug, trace or target=level, separated by commas";
+    let refused = || ConfigError::not_allowed("telemetry.log", text, allowed);
+    let is_known = |part: &str| match part.split_once('=') {
+        Some((target, level)) => !target.is_empty() && level.parse::<LevelFilter>().is_ok(),
+        None => part.parse::<LevelFilter>().is_ok(),
+    };
+    if !text.split(',').all(|part| is_known(part.trim())) {
+        return Err(refused());
+    }
+    text.split(',').map(str::trim).collect::<Vec<_>>().join(",").parse().map_err(|_| refused())
 }
 
 /// Keeps telemetry alive; [`Telemetry::shutdown`] sends what is left.
@@ -84,12 +93,11 @@ pub struct Telemetry {
 /// installed already.
 pub fn init(service: &'static str, config: &TelemetryConfig) -> Result<Telemetry, ConfigError> {
     config.check()?;
-    let log_filter = EnvFilter::try_new(&config.log).unwrap_or_else(|_| EnvFilter::new("info"));
     let is_frame = |target: &str| target == FRAME_TARGET;
     let logs = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_filter(tracing_subscriber::filter::filter_fn(move |meta| !is_frame(meta.target())))
-        .with_filter(log_filter);
+        .with_filter(log_filter(&config.log)?);
     let traces = match config.otlp_endpoint.as_str() {
         "" => None,
         endpoint => Some(traces(service, endpoint, config.trace_ratio)?),
@@ -181,11 +189,22 @@ mod tests {
         for (config, key) in [
             (TelemetryConfig { trace_ratio: 1.5, ..good.clone() }, "trace_ratio"),
             (TelemetryConfig { otlp_endpoint: "collector".into(), ..good.clone() }, "otlp_endpoint"),
-            (TelemetryConfig { log: "a=b=c".into(), ..good }, "telemetry.log"),
+            (TelemetryConfig { log: "a=b=c".into(), ..good.clone() }, "telemetry.log"),
+            (TelemetryConfig { log: "inf".into(), ..good }, "telemetry.log"),
         ] {
             let error = config.check().expect_err(key).to_string();
             assert!(error.contains(key), "{error}");
         }
+    }
+
+    #[test]
+    fn filters_are_levels_and_targets() {
+        for good in ["info", "off", "WARN", "warn, ingest_service=debug", "h2=trace,info"] {
+            assert!(log_filter(good).is_ok(), "{good}");
+        }
+        let filter = log_filter("warn, ingest_service=debug").expect("good");
+        assert!(filter.would_enable("ingest_service::send", &tracing::Level::DEBUG));
+        assert!(!filter.would_enable("h2", &tracing::Level::INFO));
     }
 
     #[test]

@@ -117,6 +117,9 @@ async fn late_abandoned_and_surplus_calls_are_not_computed() {
     let late = late.await.expect("joins").expect_err("late");
     assert!(matches!(late.code(), Code::DeadlineExceeded | Code::Cancelled), "{late:?}");
     first.await.expect("joins").expect("the first is served");
+    // The worker finds the others late and abandoned, and their slots are free.
+    let expired = || service.sources.detect_ledger.counts().answered(Outcome::Expired);
+    until("the others are expired", PATIENCE, || expired() == 2).await;
     call(None).await.expect("joins").expect("the next is served");
     assert_eq!(computed(), 2, "only what was wanted is computed");
     let counts = service.stop().await.expect("stops");
