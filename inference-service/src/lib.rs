@@ -10,6 +10,7 @@ pub mod cameras;
 pub mod config;
 pub mod intake;
 pub mod metrics;
+mod pulse;
 pub mod results;
 pub mod server;
 pub mod vision;

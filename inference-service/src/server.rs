@@ -2,7 +2,7 @@
 //! to stop, and stops within a deadline. Does not parse arguments and does not
 //! bind: tests and the demo start it as `main` does.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,6 @@ use flatframe_shared::budget::{Budget, DoesNotFit, Place};
 use flatframe_shared::frame::Pace;
 use flatframe_shared::r#gen::{DESCRIPTORS, v1};
 use flatframe_shared::ledger::{ServerCounts, ServerLedger};
-use flatframe_shared::outcome::Outcome;
 use flatframe_shared::process;
 use flatframe_shared::rate_log::RateLog;
 use flatframe_shared::resources::{ResourceApi, Resources};
@@ -29,10 +28,11 @@ use crate::config::Config;
 use crate::intake::admission::Admitted;
 use crate::intake::dispatch::Dispatch;
 use crate::intake::link::{DRAIN_DEADLINE, Intake, MAX_OPENINGS};
-use crate::intake::pacing::{Demand, Pacing, is_noticeable};
+use crate::intake::pacing::Pacing;
 use crate::intake::stream::FrameApi;
 use crate::intake::worker;
 use crate::metrics::{Sources, Stages, registry};
+use crate::pulse;
 use crate::results::bus::{Bus, BusLimits};
 use crate::results::detect::DetectApi;
 use crate::results::service::ResultApi;
@@ -46,8 +46,6 @@ const LAST_JOB_DEADLINE: Duration = Duration::from_secs(2);
 const CONNECTION_GRACE: Duration = Duration::from_secs(6);
 /// Most calls of clients at once besides `Watch`, `Detect` and cameras.
 pub const MAX_SMALL_CALLS: usize = 64;
-/// Between two looks at what cameras should be asked for.
-const PACE_TICK: Duration = Duration::from_secs(1);
 /// Largest request of a client that carries no picture, bytes.
 pub const MAX_REQUEST_BYTES: usize = 32 * 1024;
 
@@ -175,7 +173,7 @@ impl Server {
         let admin_stop = CancellationToken::new();
         let admin = tokio::spawn(serve_admin(listeners.admin, Arc::new(admin), admin_stop.clone()));
         let pacing = Pacing::new(config.pace_size(), config.pace.min_fps);
-        let pacing = tokio::spawn(run_pacing(pacing, intake.clone(), sources.clone(), shutdown.clone()));
+        let pacing = tokio::spawn(pulse::run(pacing, intake.clone(), sources.clone(), shutdown.clone()));
         Ok(Self { sources, intake, shutdown, serving, admin, admin_stop, pacing, health, workers })
     }
 
@@ -284,6 +282,7 @@ fn routes(
         max_bytes: limits.max_detect_bytes,
         detector: intake.detector.clone(),
         gender_model: intake.gender_model.clone(),
+        errors: Arc::default(),
     };
     let results = ResultApi {
         cameras: intake.cameras.clone(),
@@ -325,63 +324,4 @@ fn routes(
         .add_service(
             Admitted::new(reflection.max_decoding_message_size(MAX_REQUEST_BYTES), deadline).with_slots(client_slots),
         ))
-}
-
-/// Tells cameras, once a second, what is worth sending.
-async fn run_pacing(mut pacing: Pacing, intake: Arc<Intake>, sources: Arc<Sources>, shutdown: CancellationToken) {
-    let mut ticks = tokio::time::interval(PACE_TICK);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut detected_before = 0;
-    loop {
-        tokio::select! {
-            biased;
-            () = shutdown.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        let dispatch = &intake.dispatch;
-        if dispatch.done() == 0 {
-            continue;
-        }
-        // Only what was worked on: a call refused or late costs nothing.
-        let calls = sources.detect_ledger.counts();
-        let detected = [Outcome::Analyzed, Outcome::Invalid, Outcome::Failed]
-            .map(|outcome| calls.answered(outcome))
-            .iter()
-            .sum::<u64>();
-        let other_fps = (detected - detected_before) as f64 / PACE_TICK.as_secs_f64();
-        detected_before = detected;
-        let online: Vec<_> =
-            intake.cameras.all().into_iter().filter_map(|camera| camera.stream().map(|link| (camera, link))).collect();
-        let told: Vec<_> = online.iter().map(|(camera, _)| camera.pace()).collect();
-        let demands: Vec<_> = told
-            .iter()
-            .map(|(pace, wanted_fps)| Demand {
-                wanted_fps: f64::from(*wanted_fps),
-                told_fps: pace.max_fps.map(f64::from),
-            })
-            .collect();
-        let was_overloaded = pacing.is_overloaded();
-        let paces = pacing.tick(&demands, dispatch.service(), dispatch.workers(), other_fps);
-        if pacing.is_overloaded() != was_overloaded {
-            tell_overload(pacing.is_overloaded(), &demands, other_fps, dispatch);
-        }
-        for (((camera, link), (old, _)), new) in online.iter().zip(&told).zip(paces) {
-            if is_noticeable(*old, new) && camera.set_pace(new, link) {
-                link.tell_pace(new);
-                tracing::debug!(camera = %camera.id, max_fps = new.max_fps, size = %new.max_size, "pace");
-            }
-        }
-        intake.first_pace.lock().unwrap_or_else(PoisonError::into_inner).max_size = pacing.size();
-    }
-}
-
-fn tell_overload(begins: bool, demands: &[Demand], other_fps: f64, dispatch: &Dispatch) {
-    let wanted_fps = demands.iter().map(|demand| demand.wanted_fps).sum::<f64>() + other_fps;
-    let capacity_fps = dispatch.workers() as f64 / dispatch.service().as_secs_f64().max(1e-9);
-    let cameras = demands.len();
-    if begins {
-        tracing::warn!(wanted_fps, capacity_fps, cameras, "overload begins: cameras are asked for less");
-    } else {
-        tracing::info!(wanted_fps, capacity_fps, cameras, "overload is over");
-    }
 }

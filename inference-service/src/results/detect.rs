@@ -9,6 +9,7 @@ use flatframe_shared::error::ErrorKind;
 use flatframe_shared::frame::Rotation;
 use flatframe_shared::r#gen::v1;
 use flatframe_shared::ledger::{QueuedTicket, ServerLedger};
+use flatframe_shared::rate_log::RateLog;
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 use tracing::Span;
@@ -34,6 +35,8 @@ pub struct DetectApi {
     pub detector: Arc<str>,
     /// Name of the gender classifier; `None` when switched off.
     pub gender_model: Option<Arc<str>>,
+    /// Holds back errors of the engine.
+    pub errors: Arc<RateLog>,
 }
 
 #[tonic::async_trait]
@@ -82,7 +85,9 @@ impl DetectApi {
             }
             Answer::Invalid(why) => return Err(ErrorKind::Invalid.status(why)),
             Answer::Failed(why) => {
-                tracing::error!(why, "the engine failed on a call");
+                if let Some(held_back) = self.errors.allow(Instant::now()) {
+                    tracing::error!(why, held_back, "the engine failed on a call");
+                }
                 return Err(ErrorKind::Internal.status(why));
             }
             Answer::Draining => return Err(ErrorKind::Unavailable.status("the service is stopping")),

@@ -1,0 +1,101 @@
+//! What happens once a second beside the frames: cameras are told the pace
+//! that is worth keeping, overload is told when it begins and ends, and once a
+//! minute each camera gets its summary line. Decides nothing itself.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use flatframe_shared::outcome::Outcome;
+use tokio_util::sync::CancellationToken;
+
+use crate::cameras::Camera;
+use crate::intake::dispatch::Dispatch;
+use crate::intake::link::Intake;
+use crate::intake::pacing::{Demand, Pacing, is_noticeable};
+use crate::metrics::Sources;
+
+/// Between two looks.
+const TICK: Duration = Duration::from_secs(1);
+/// Looks between two summary lines of one camera.
+const SUMMARY_TICKS: u64 = 60;
+
+/// Runs until `shutdown`.
+pub async fn run(mut pacing: Pacing, intake: Arc<Intake>, sources: Arc<Sources>, shutdown: CancellationToken) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut detected_before = 0;
+    for tick in 0u64.. {
+        if shutdown.run_until_cancelled(ticks.tick()).await.is_none() {
+            return;
+        }
+        let detected = detected(&sources);
+        let other_fps = (detected - detected_before) as f64 / TICK.as_secs_f64();
+        detected_before = detected;
+        if intake.dispatch.done() > 0 {
+            tell_paces(&mut pacing, &intake, other_fps);
+        }
+        if tick % SUMMARY_TICKS == SUMMARY_TICKS - 1 {
+            sources.cameras.all().iter().for_each(|camera| summarize(camera));
+        }
+    }
+}
+
+/// Single calls that were worked on: one that was refused or late costs
+/// nothing.
+fn detected(sources: &Sources) -> u64 {
+    let calls = sources.detect_ledger.counts();
+    [Outcome::Analyzed, Outcome::Invalid, Outcome::Failed].map(|outcome| calls.answered(outcome)).iter().sum()
+}
+
+fn tell_paces(pacing: &mut Pacing, intake: &Intake, other_fps: f64) {
+    let dispatch = &intake.dispatch;
+    let online: Vec<_> =
+        intake.cameras.all().into_iter().filter_map(|camera| camera.stream().map(|link| (camera, link))).collect();
+    let told: Vec<_> = online.iter().map(|(camera, _)| camera.pace()).collect();
+    let demands: Vec<_> = told
+        .iter()
+        .map(|(pace, wanted_fps)| Demand { wanted_fps: f64::from(*wanted_fps), told_fps: pace.max_fps.map(f64::from) })
+        .collect();
+    let was_overloaded = pacing.is_overloaded();
+    let paces = pacing.tick(&demands, dispatch.service(), dispatch.workers(), other_fps);
+    if pacing.is_overloaded() != was_overloaded {
+        tell_overload(pacing.is_overloaded(), &demands, other_fps, dispatch);
+    }
+    for (((camera, link), (old, _)), new) in online.iter().zip(&told).zip(paces) {
+        if is_noticeable(*old, new) && camera.set_pace(new, link) {
+            link.tell_pace(new);
+            tracing::debug!(camera = %camera.id, max_fps = new.max_fps, size = %new.max_size, "pace");
+        }
+    }
+    intake.first_pace.lock().unwrap_or_else(PoisonError::into_inner).max_size = pacing.size();
+}
+
+fn tell_overload(begins: bool, demands: &[Demand], other_fps: f64, dispatch: &Dispatch) {
+    let wanted_fps = demands.iter().map(|demand| demand.wanted_fps).sum::<f64>() + other_fps;
+    let capacity_fps = dispatch.workers() as f64 / dispatch.service().as_secs_f64().max(1e-9);
+    let cameras = demands.len();
+    if begins {
+        tracing::warn!(wanted_fps, capacity_fps, cameras, "overload begins: cameras are asked for less");
+    } else {
+        tracing::info!(wanted_fps, capacity_fps, cameras, "overload is over");
+    }
+}
+
+fn summarize(camera: &Camera) {
+    let view = camera.view();
+    tracing::info!(
+        camera = %camera.id,
+        state = view.state.as_str(),
+        analyzed_fps = view.analyzed_fps,
+        pace_fps = view.pace.max_fps,
+        received = view.counts.received,
+        analyzed = view.counts.answered(Outcome::Analyzed),
+        shed = view.counts.answered(Outcome::Shed),
+        expired = view.counts.answered(Outcome::Expired),
+        invalid = view.counts.answered(Outcome::Invalid),
+        failed = view.counts.answered(Outcome::Failed),
+        queued = view.counts.queued,
+        ledger_balance = view.counts.balance(),
+        "summary"
+    );
+}
