@@ -3,6 +3,7 @@
 
 use std::mem::size_of;
 
+use flatframe_shared::admin;
 use flatframe_shared::budget::{Budget, Bytes};
 use flatframe_shared::serve::ConnectionLimits;
 
@@ -24,8 +25,10 @@ const CONNECTION_BYTES: u64 = 48 << 10;
 const CAMERA_BYTES: u64 = 4 << 10;
 /// State of one subscriber besides its queue: mostly the ids it watches.
 const SUBSCRIBER_BYTES: u64 = 32 << 10;
-/// One camera in the answer to `ListCameras`.
+/// One camera in the answer to `ListCameras`, or in the metrics.
 const CAMERA_INFO_BYTES: u64 = 1 << 10;
+/// An admin connection with the metrics that are of no camera.
+const ADMIN_CONNECTION_BYTES: u64 = 64 << 10;
 /// A frame may keep the whole buffer that it was read into alive, and that
 /// grows by doubling.
 const READ_BUFFER_FACTOR: u64 = 2;
@@ -63,14 +66,20 @@ pub fn budget(config: &Config, vision: &VisionMemory) -> Budget {
     let streams = limits.max_streams as u64;
     let message = limits.max_message_bytes() as u64 * READ_BUFFER_FACTOR;
     let frames = u64::from(limits.window) + 1;
+    let connection = connection_limits(config);
+    let send = connection.send_buffer_bytes as u64;
     budget.add(
         "streams",
-        streams * frames * message,
+        streams * (frames * message + send),
         Some("limits.max_streams or limits.max_frame_bytes"),
-        format!("{streams} streams x (window {} + 1 being read) x {}", limits.window, Bytes(message)),
+        format!(
+            "{streams} streams x ((window {} + 1 being read) x {} + {} to send)",
+            limits.window,
+            Bytes(message),
+            Bytes(send)
+        ),
     );
 
-    let connection = connection_limits(config);
     let connections = limits.max_connections as u64;
     let per_connection = u64::from(connection.window_bytes) + CONNECTION_BYTES;
     budget.add(
@@ -104,7 +113,6 @@ pub fn budget(config: &Config, vision: &VisionMemory) -> Budget {
     // once, since subscribers share it.
     let subscribers = limits.max_subscribers as u64;
     let queue = limits.subscriber_queue as u64;
-    let send = connection.send_buffer_bytes as u64;
     budget.add(
         "subscribers",
         subscribers * (SUBSCRIBER_BYTES + send + queue * size_of::<usize>() as u64) + queue * result,
@@ -130,6 +138,15 @@ pub fn budget(config: &Config, vision: &VisionMemory) -> Budget {
         calls * per_call,
         Some("limits.max_detect_calls or limits.max_detect_bytes"),
         format!("{calls} calls x {}", Bytes(per_call)),
+    );
+
+    let admin = admin::MAX_CONNECTIONS as u64;
+    let per_admin = ADMIN_CONNECTION_BYTES + cameras * CAMERA_INFO_BYTES;
+    budget.add(
+        "admin",
+        admin * per_admin,
+        Some("limits.max_cameras"),
+        format!("{admin} connections x {} of metrics", Bytes(per_admin)),
     );
     budget
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use flatframe_shared::cli::{self, EXIT_CONFIG, ServiceArgs};
-use flatframe_shared::shutdown::{CancellationToken, Signals};
+use flatframe_shared::shutdown::{CancellationToken, LEAVE_THREADS_AFTER, Signals};
 use flatframe_shared::telemetry;
 use inference_service::config::Config;
 use inference_service::server::{Listeners, Server, load};
@@ -43,23 +43,22 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &error),
     };
-    runtime.block_on(async {
-        let signals = match Signals::install() {
-            Ok(signals) => signals,
-            Err(error) => return fail(1, &error),
-        };
+    let code = runtime.block_on(async {
         let telemetry = match telemetry::init(PROGRAM, &config.telemetry) {
             Ok(telemetry) => telemetry,
             Err(error) => return fail(EXIT_CONFIG, &error),
         };
-        let code = run(config, args.check, signals).await;
+        let code = run(config, args.check).await;
         // Blocks until the last spans are sent, within its own deadline.
         let _ = tokio::task::spawn_blocking(move || telemetry.shutdown()).await;
         code
-    })
+    });
+    // A worker that hangs holds a thread.
+    runtime.shutdown_timeout(LEAVE_THREADS_AFTER);
+    code
 }
 
-async fn run(config: Config, check: bool, signals: Signals) -> ExitCode {
+async fn run(config: Config, check: bool) -> ExitCode {
     let loaded = match load(config.clone()) {
         Ok(loaded) => loaded,
         Err(error) => return fail(EXIT_CONFIG, &error),
@@ -70,19 +69,23 @@ async fn run(config: Config, check: bool, signals: Signals) -> ExitCode {
     if check {
         return ExitCode::SUCCESS;
     }
+    let signals = match Signals::install() {
+        Ok(signals) => signals,
+        Err(error) => return fail(1, &error),
+    };
     let listeners = match Listeners::bind(&config).await {
         Ok(listeners) => listeners,
         Err(error) => return fail(1, &error),
     };
     let shutdown = CancellationToken::new();
-    let signals = tokio::spawn(signals.stop(shutdown.clone()));
+    // Ends with the runtime: a second signal counts to the last moment.
+    tokio::spawn(signals.stop(shutdown.clone()));
     let server = match Server::start(loaded, listeners, shutdown).await {
         Ok(server) => server,
         Err(error) => return fail(1, &error),
     };
     tracing::info!(grpc = %config.listen.grpc, admin = %config.listen.admin, "serving");
     let totals = server.join().await;
-    signals.abort();
     if totals.balance() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use flatframe_shared::cli::{self, EXIT_CONFIG, ServiceArgs};
-use flatframe_shared::shutdown::{CancellationToken, Signals};
+use flatframe_shared::shutdown::{CancellationToken, LEAVE_THREADS_AFTER, Signals};
 use flatframe_shared::telemetry::{self, TelemetryConfig};
 use ingest_service::memory::settle_allocator;
 use ingest_service::{Checked, Config, check, run};
@@ -18,8 +18,6 @@ const SPARE_BLOCKING_THREADS: usize = 2;
 const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(24 * 3600);
 /// Stack of a runtime thread.
 const STACK_BYTES: usize = 512 * 1024;
-/// A look-up of a name, or a dead disk, may hold a thread: it is left behind.
-const LEAVE_THREADS_AFTER: Duration = Duration::from_millis(200);
 
 /// Captures, thins out, downsamples and sends camera frames.
 ///
@@ -68,6 +66,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(1, &error),
     };
     let code = runtime.block_on(serve(checked, &telemetry));
+    // A look-up of a name, or a dead disk, may hold a thread.
     runtime.shutdown_timeout(LEAVE_THREADS_AFTER);
     code
 }
@@ -82,9 +81,9 @@ async fn serve(checked: Checked, telemetry: &TelemetryConfig) -> ExitCode {
         Err(error) => return fail(EXIT_CONFIG, &error),
     };
     let shutdown = CancellationToken::new();
-    let signals = tokio::spawn(signals.stop(shutdown.clone()));
+    // Ends with the runtime: a second signal counts to the last moment.
+    tokio::spawn(signals.stop(shutdown.clone()));
     let ended = run(checked, shutdown).await;
-    signals.abort();
     // Blocks until the last spans are sent, within its own deadline.
     let _ = tokio::task::spawn_blocking(move || telemetry.shutdown()).await;
     match ended {

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Most admin connections at once; one more is closed at once.
-const MAX_CONNECTIONS: usize = 16;
+pub const MAX_CONNECTIONS: usize = 16;
 /// Time in which a request's header must have come.
 const HEADER_DEADLINE: Duration = Duration::from_secs(5);
 /// Longest life of an admin connection: a scrape takes milliseconds.

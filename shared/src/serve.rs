@@ -1,13 +1,14 @@
 //! Accepts gRPC connections and owns every one of them: capped in number, cut
-//! when the preface does not come, when a ping is not answered or when a
-//! handler says so, closed when no call comes, joined at shutdown within a
-//! deadline. Knows no service.
+//! when the preface does not come, when a ping is not answered, when an answer
+//! is not taken or when a handler says so, closed when no call comes, joined at
+//! shutdown within a deadline. Knows no service.
 //!
 //! tonic's own accept loop waits for ever at shutdown, has no cap and no way
 //! to cut one connection; hyper underneath is the same.
 
 mod calls;
-mod held_body;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +23,6 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use self::calls::Calls;
-pub use self::held_body::HeldBody;
 use crate::rate_log::RateLog;
 
 /// The first bytes of every HTTP/2 connection (RFC 9113, section 3.4).
@@ -32,6 +32,8 @@ const NOT_GRPC: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\nthis port speaks gRPC (HTTP/2) only\n";
 /// Data that the peer does not take for so long ends the connection.
 const UNSENT_DEADLINE: Duration = Duration::from_secs(8);
+/// An idle connection that was told to end may take so long.
+const GOODBYE_DEADLINE: Duration = Duration::from_secs(5);
 /// Wait before accepting again when the process has no file descriptor left.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -52,6 +54,8 @@ pub struct ConnectionLimits {
     /// A connection without a call for so long is closed: clients open another
     /// when they need it.
     pub idle_deadline: Duration,
+    /// A client that does not take an answer for so long is cut.
+    pub unread_deadline: Duration,
     /// A connection that was silent so long is pinged.
     pub ping_interval: Duration,
     /// A ping must be answered within this.
@@ -69,6 +73,7 @@ impl Default for ConnectionLimits {
             send_buffer_bytes: 64 * 1024,
             preface_deadline: Duration::from_secs(5),
             idle_deadline: Duration::from_secs(60),
+            unread_deadline: Duration::from_secs(8),
             // Together with the deadline: a dead peer is cut within 7 s.
             ping_interval: Duration::from_secs(4),
             ping_deadline: Duration::from_secs(3),
@@ -90,7 +95,7 @@ pub struct ConnectionCounts {
     pub no_preface: AtomicU64,
     /// Closed because no call came.
     pub idle: AtomicU64,
-    /// Cut by a handler because the client did not read.
+    /// Cut because the client did not read.
     pub cut: AtomicU64,
 }
 
@@ -118,7 +123,7 @@ pub async fn serve_grpc(
 ) {
     let tasks = TaskTracker::new();
     let closing = CancellationToken::new();
-    let warnings = RateLog::default();
+    let (accept_errors, refusals) = (RateLog::default(), RateLog::default());
     loop {
         let accepted = tokio::select! {
             biased;
@@ -128,7 +133,7 @@ pub async fn serve_grpc(
         let (socket, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                if let Some(held_back) = warnings.allow(std::time::Instant::now()) {
+                if let Some(held_back) = accept_errors.allow(std::time::Instant::now()) {
                     tracing::warn!(%error, held_back, "cannot accept a connection");
                 }
                 tokio::time::sleep(ACCEPT_RETRY).await;
@@ -138,7 +143,7 @@ pub async fn serve_grpc(
         counts.accepted.fetch_add(1, Relaxed);
         if counts.open.load(Relaxed) >= limits.max_connections as u64 {
             counts.refused.fetch_add(1, Relaxed);
-            if let Some(held_back) = warnings.allow(std::time::Instant::now()) {
+            if let Some(held_back) = refusals.allow(std::time::Instant::now()) {
                 tracing::warn!(%peer, max_connections = limits.max_connections, held_back, "connection refused: the cap is reached");
             }
             continue;
@@ -152,15 +157,14 @@ pub async fn serve_grpc(
             let cut = closing.child_token();
             let connection = Connection { peer, cut: cut.clone() };
             let serving = serve_connection(socket, connection, routes, &limits, &counts, executor, shutdown);
-            tokio::select! {
+            let does_not_read = tokio::select! {
                 biased;
-                () = cut.cancelled() => {
-                    if !closing.is_cancelled() {
-                        counts.cut.fetch_add(1, Relaxed);
-                        tracing::info!(%peer, "connection cut: the client stopped reading");
-                    }
-                }
-                () = serving => {}
+                () = cut.cancelled() => !closing.is_cancelled(),
+                does_not_read = serving => does_not_read,
+            };
+            if does_not_read {
+                counts.cut.fetch_add(1, Relaxed);
+                tracing::info!(%peer, "connection cut: the client stopped reading");
             }
             // Streams of this connection that a task still holds must end too.
             cut.cancel();
@@ -204,6 +208,8 @@ where
     }
 }
 
+/// Serves one connection to its end; `true` when it ends because the client
+/// did not take an answer.
 async fn serve_connection(
     mut socket: TcpStream,
     connection: Connection,
@@ -212,7 +218,7 @@ async fn serve_connection(
     counts: &ConnectionCounts,
     executor: TrackedExecutor,
     shutdown: CancellationToken,
-) {
+) -> bool {
     // Small answers must not wait for Nagle; if the option fails, they do.
     let _ = socket.set_nodelay(true);
     // A peer that acknowledges but takes nothing would keep a connection that
@@ -224,17 +230,17 @@ async fn serve_connection(
         Ok(Ok(false)) => {
             counts.no_preface.fetch_add(1, Relaxed);
             let _ = tokio::time::timeout(limits.preface_deadline, answer_not_grpc(&mut socket)).await;
-            return;
+            return false;
         }
         Ok(Err(_)) | Err(_) => {
             counts.no_preface.fetch_add(1, Relaxed);
-            return;
+            return false;
         }
     }
     let (reader, writer) = socket.into_split();
     let io = tokio::io::join(std::io::Cursor::new(preface).chain(reader), writer);
     let calls = Calls::new(routes, connection);
-    let idle = calls.idle_for(limits.idle_deadline);
+    let watch = calls.watch();
     let serving = hyper::server::conn::http2::Builder::new(executor)
         .timer(TokioTimer::new())
         .initial_stream_window_size(limits.window_bytes)
@@ -254,15 +260,23 @@ async fn serve_connection(
             serving.as_mut().graceful_shutdown();
             serving.await
         }
-        () = idle => {
+        () = watch.unread_for(limits.unread_deadline) => return true,
+        () = watch.idle_for(limits.idle_deadline) => {
             counts.idle.fetch_add(1, Relaxed);
             serving.as_mut().graceful_shutdown();
-            serving.await
+            // A call that came just now is still served.
+            tokio::select! {
+                biased;
+                result = serving => result,
+                () = watch.unread_for(limits.unread_deadline) => return true,
+                () = watch.idle_for(GOODBYE_DEADLINE) => return false,
+            }
         }
     };
     if let Err(error) = result {
         tracing::debug!(%error, "connection ended");
     }
+    false
 }
 
 /// Tells a client of another protocol what this port is.
@@ -294,33 +308,4 @@ async fn read_preface(socket: &mut TcpStream, preface: &mut [u8; PREFACE.len()])
         }
     }
     Ok(true)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_connection_without_calls_is_closed() {
-        const PATIENCE: Duration = Duration::from_secs(20);
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        let (counts, stop) = (Arc::<ConnectionCounts>::default(), CancellationToken::new());
-        let limits = ConnectionLimits { idle_deadline: Duration::from_millis(50), ..ConnectionLimits::default() };
-        let routes = Routes::builder().routes();
-        let serving = tokio::spawn(serve_grpc(listener, routes, limits, counts.clone(), stop.clone(), Duration::ZERO));
-
-        let mut client = TcpStream::connect(address).await.expect("connects");
-        // The preface and an empty SETTINGS frame: a client in order.
-        client.write_all(PREFACE).await.expect("writes");
-        client.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.expect("writes");
-        let mut all = Vec::new();
-        // A graceful end waits for the peer's answer to a ping: not this one's.
-        let closed = tokio::time::timeout(PATIENCE, client.read_to_end(&mut all)).await.expect("is closed in time");
-        assert!(closed.is_ok(), "{closed:?}");
-        assert_eq!(counts.idle.load(Relaxed), 1);
-        stop.cancel();
-        serving.await.expect("ends");
-        assert_eq!(counts.open.load(Relaxed), 0);
-    }
 }

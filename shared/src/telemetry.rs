@@ -69,9 +69,10 @@ impl TelemetryConfig {
 fn log_filter(text: &str) -> Result<Targets, ConfigError> {
     let allowed = "use off, error, warn, info, debug, trace or target=level, separated by commas";
     let refused = || ConfigError::not_allowed("telemetry.log", text, allowed);
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
     let is_known = |part: &str| match part.split_once('=') {
-        Some((target, level)) => !target.is_empty() && level.parse::<LevelFilter>().is_ok(),
-        None => part.parse::<LevelFilter>().is_ok(),
+        Some((target, level)) => !target.is_empty() && is_level(level),
+        None => is_level(part),
     };
     if !text.split(',').all(|part| is_known(part.trim())) {
         return Err(refused());
@@ -199,6 +200,9 @@ mod tests {
 
     #[test]
     fn filters_are_levels_and_targets() {
+        for bad in ["", "info,", ",info", "ingest_service=", "=info", "inf", "5x"] {
+            assert!(log_filter(bad).is_err(), "{bad:?}");
+        }
         for good in ["info", "off", "WARN", "warn, ingest_service=debug", "h2=trace,info"] {
             assert!(log_filter(good).is_ok(), "{good}");
         }

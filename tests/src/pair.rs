@@ -111,6 +111,10 @@ pub struct Running {
     pub cameras: Vec<ingest_service::CameraView>,
     /// Its computed bound.
     pub budget: Budget,
+    /// Where its metrics are, if anywhere.
+    pub admin: Option<SocketAddr>,
+    /// Where its AdminService is, if anywhere.
+    pub admin_grpc: Option<SocketAddr>,
     shutdown: CancellationToken,
     joined: tokio::task::JoinHandle<IngestCounts>,
 }
@@ -124,7 +128,8 @@ impl Running {
         let shutdown = CancellationToken::new();
         let ingest = Ingest::start(config, shutdown.clone()).await?;
         let (cameras, budget) = (ingest.cameras().to_vec(), ingest.budget().clone());
-        Ok(Self { cameras, budget, shutdown, joined: tokio::spawn(ingest.join()) })
+        let (admin, admin_grpc) = (ingest.admin_address(), ingest.admin_grpc_address());
+        Ok(Self { cameras, budget, admin, admin_grpc, shutdown, joined: tokio::spawn(ingest.join()) })
     }
 
     /// Counts of all cameras together.

@@ -61,6 +61,10 @@ async fn alive_ready_and_measured() {
     let resources = resources.into_inner();
     let parts: u64 = resources.budget.iter().map(|part| part.bound_bytes).sum();
     assert_eq!((resources.ledger_balance, resources.budget_bytes), (0, parts));
+    for part in &resources.budget {
+        let line = format!("flatframe_inference_budget_part_bytes{{part=\"{}\"}} {}", part.name, part.bound_bytes);
+        assert!(metrics.contains(&line), "{line} is missing in:\n{metrics}");
+    }
     assert!(resources.rss_bytes.is_some() && resources.places.iter().all(|place| place.live <= place.cap));
 
     // HTTP/1 on the gRPC port is told so, and closed.
@@ -108,11 +112,10 @@ async fn the_ingest_service_tells_too() {
     let service = Inference::start(stub_config(1_000, false)).await.expect("starts");
     let mut config =
         ingest_config(&service.url(), vec![CameraConfig { fps: 50.0, ..CameraConfig::new("cam", "pattern") }]);
-    config.admin.listen = e2e::program::free_address().expect("a port").to_string();
-    config.admin.grpc_listen = e2e::program::free_address().expect("a port").to_string();
-    let (admin, grpc) =
-        (config.admin.listen.parse().expect("an address"), format!("http://{}", config.admin.grpc_listen));
+    config.admin.listen = "127.0.0.1:0".into();
+    config.admin.grpc_listen = "127.0.0.1:0".into();
     let ingest = Running::start(config).await.expect("starts");
+    let (admin, grpc) = (ingest.admin.expect("bound"), format!("http://{}", ingest.admin_grpc.expect("bound")));
     let analyzed = || ingest.totals().answered(flatframe_shared::outcome::Outcome::Analyzed);
     until("frames are analysed", Duration::from_secs(30), || analyzed() >= 5).await;
     assert_eq!(get(admin, "/livez").await.0, 200);

@@ -4,23 +4,29 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use e2e::camera::{RawCamera, hello};
 use e2e::media::textured_jpeg;
 use e2e::pair::{Running, ingest_config};
 use e2e::program::{Program, binary, free_address};
-use e2e::wait::until;
+use e2e::wait::{answered, until};
 use flatframe_shared::frame::PictureSize;
 use flatframe_shared::outcome::Outcome;
 use ingest_service::{CameraConfig, CameraView};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const SIZE: PictureSize = PictureSize::new(320, 240);
 const RECOVERY: Duration = Duration::from_secs(10);
 /// Of 50 frames/s: stalled would be 0, and a busy machine takes some.
 const LEAST_RATE: f64 = 35.0;
 const EXIT_CONFIG: i32 = 78;
+const EXIT_AT_ONCE: i32 = 130;
 
 fn inference_toml(grpc: std::net::SocketAddr) -> String {
-    let admin = free_address().expect("a port");
-    format!("[listen]\ngrpc = '{grpc}'\nadmin = '{admin}'\n[vision.stub_engine]\ntime_us = 2000\nwait = 'sleep'\n")
+    inference_toml_with(grpc, free_address().expect("a port"), "time_us = 2000\nwait = 'sleep'")
+}
+
+fn inference_toml_with(grpc: std::net::SocketAddr, admin: std::net::SocketAddr, stub: &str) -> String {
+    format!("[listen]\ngrpc = '{grpc}'\nadmin = '{admin}'\n[vision.stub_engine]\n{stub}\n")
 }
 
 async fn wait_analyzed(camera: &CameraView, more: u64) {
@@ -68,31 +74,94 @@ async fn a_server_stopped_and_killed() {
     drop(server);
 }
 
-/// SIGTERM while cameras send and a camera is frozen: both programs end in
-/// order within 10 s.
-#[tokio::test]
-async fn sigterm_under_load() {
-    let address = free_address().expect("a port");
-    let mut server = Program::start("inference-service", &inference_toml(address)).expect("starts");
-    let admin = free_address().expect("a port");
+/// The value of a metric that has no labels, at `admin`; `None` before the
+/// service answers.
+async fn metric(admin: std::net::SocketAddr, name: &str) -> Option<f64> {
+    let mut socket = tokio::net::TcpStream::connect(admin).await.ok()?;
+    socket.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.ok()?;
+    let mut text = String::new();
+    socket.read_to_string(&mut text).await.ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    line.parse().ok()
+}
+
+async fn received(admin: std::net::SocketAddr, frames: f64) {
+    answered("frames arrive", RECOVERY, async || {
+        metric(admin, "flatframe_inference_frames_received_total").await.filter(|now| *now >= frames)
+    })
+    .await;
+}
+
+/// A camera that sends, one whose program ignores SIGTERM, and a server; which
+/// of the two programs is stopped first must not matter.
+async fn sigterm_under_load(server_first: bool) {
+    let (address, server_admin) = (free_address().expect("a port"), free_address().expect("a port"));
+    let toml = inference_toml_with(address, server_admin, "time_us = 2000\nwait = 'sleep'");
+    let server = Program::start("inference-service", &toml).expect("starts");
     let camera = |id: &str| format!("[[camera]]\nid = '{id}'\nsource = 'pattern'\nfps = 50.0\n");
     let stuck = "[[camera]]\nid = 'stuck'\nsource = 'rpicam'\ncommand = ['sh', '-c', 'trap \"\" TERM; while :; do sleep 1; done']\n";
-    let config = format!(
-        "[server]\naddress = 'http://{address}'\n[admin]\nlisten = '{admin}'\n{}{}{stuck}",
-        camera("a"),
-        camera("b")
-    );
-    let mut ingest = Program::start("ingest-service", &config).expect("starts");
-    let ready = || std::net::TcpStream::connect(admin).is_ok();
-    until("the sender is up", RECOVERY, ready).await;
-    let idle = std::net::TcpStream::connect(address);
-    for program in [&mut ingest, &mut server] {
+    let config =
+        format!("[server]\naddress = 'http://{address}'\n[admin]\nlisten = ''\n{}{}{stuck}", camera("a"), camera("b"));
+    let ingest = Program::start("ingest-service", &config).expect("starts");
+    received(server_admin, 50.0).await;
+    let silent = std::net::TcpStream::connect(address).expect("connects");
+    let mut programs = if server_first { [server, ingest] } else { [ingest, server] };
+    for program in &mut programs {
         program.signal(libc::SIGTERM).expect("told");
         let start = Instant::now();
         let status = program.wait(RECOVERY).await.expect("ends in time");
         assert!(status.success(), "{status} after {:?}", start.elapsed());
     }
-    drop(idle);
+    drop(silent);
+}
+
+/// SIGTERM while cameras send, a camera is frozen and a client says nothing:
+/// both programs end in order within 10 s.
+#[tokio::test]
+async fn sigterm_under_load_to_the_sender() {
+    sigterm_under_load(false).await;
+}
+
+#[tokio::test]
+async fn sigterm_under_load_to_the_server() {
+    sigterm_under_load(true).await;
+}
+
+/// An engine that needs longer than the whole shutdown may take.
+#[tokio::test]
+async fn a_hung_engine_does_not_keep_the_process() {
+    let (address, admin) = (free_address().expect("a port"), free_address().expect("a port"));
+    let toml = inference_toml_with(address, admin, "time_us = 60000000\nwait = 'sleep'");
+    let mut server = Program::start("inference-service", &toml).expect("starts");
+    let channel = answered("the server listens", RECOVERY, async || {
+        tonic::transport::Channel::from_shared(format!("http://{address}")).expect("a URL").connect().await.ok()
+    });
+    let (mut camera, _) = RawCamera::open(channel.await, hello("cam", 1)).await.expect("is welcome");
+    camera.send_frame(textured_jpeg(SIZE, 1), SIZE, Duration::from_secs(30)).await.expect("sends");
+    received(admin, 1.0).await;
+    server.signal(libc::SIGTERM).expect("told");
+    server.wait(RECOVERY).await.expect("ends in time");
+}
+
+/// The camera's program holds the shutdown up for a moment: time enough for a
+/// second signal, which ends the service at once.
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let started = folder.path().join("started");
+    let config = format!(
+        "[admin]\nlisten = ''\n[[camera]]\nid = 'stuck'\nsource = 'rpicam'\ncommand = ['sh', '-c', 'trap \"\" TERM; touch {}; while :; do sleep 1; done']\n",
+        started.display()
+    );
+    let mut ingest = Program::start("ingest-service", &config).expect("starts");
+    until("the camera's program runs", RECOVERY, || started.exists()).await;
+    for _ in 0..2 {
+        ingest.signal(libc::SIGTERM).expect("told");
+        // One signal at a time: two that wait are one.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let status = ingest.wait(RECOVERY).await.expect("ends");
+    assert_eq!(status.code(), Some(EXIT_AT_ONCE), "{status}");
 }
 
 #[test]

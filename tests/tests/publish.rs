@@ -141,6 +141,23 @@ async fn wrong_openings_are_refused_with_the_reason() {
     balanced(service).await;
 }
 
+/// Offline is what the service says of a camera without a stream, and an
+/// unknown number is nobody's state.
+#[tokio::test]
+async fn a_streaming_camera_is_not_offline() {
+    let service = service().await;
+    for state in [v1::CameraState::Offline as i32, v1::CameraState::Unspecified as i32, 77] {
+        let channel = service.connect().await.expect("connects");
+        let (mut camera, _) = RawCamera::open(channel, hello("cam", 1)).await.expect("is welcome");
+        let status = v1::CameraStatus { state, ..Default::default() };
+        camera.send(publish_request::Message::Status(status)).await.expect("sends");
+        let end = camera.outcome().await.expect_err("refused");
+        assert_eq!(end.code(), Code::InvalidArgument, "{state}: {end:?}");
+        assert!(end.message().contains("status.state"), "{end:?}");
+    }
+    balanced(service).await;
+}
+
 #[tokio::test]
 async fn one_stream_for_each_camera_id() {
     let service = service().await;

@@ -11,7 +11,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use flatframe_shared::error::ErrorKind;
-use flatframe_shared::serve::HeldBody;
 use http::{HeaderMap, Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
@@ -93,13 +92,39 @@ where
         Box::pin(async move {
             match tokio::time::timeout_at(deadline.into(), call).await {
                 // An answer that the client does not read keeps its slot.
-                Ok(response) => response.map(|response| response.map(|body| Body::new(HeldBody::new(body, slot)))),
+                Ok(response) => response.map(|response| response.map(|body| Body::new(Held { body, _slot: slot }))),
                 Err(_) => {
                     let message = format!("no answer within {} ms", allowed.as_millis());
                     Ok(ErrorKind::DeadlineExceeded.status(message).into_http())
                 }
             }
         })
+    }
+}
+
+/// The body of an answer, with the slot of its call.
+struct Held {
+    body: Body,
+    _slot: Option<CallSlot>,
+}
+
+impl http_body::Body for Held {
+    type Data = bytes::Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, tonic::Status>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Puts results of one camera back into the order in which its frames were
-//! handed to workers. Holds at most as many as there are workers; knows
-//! neither frames nor results.
+//! handed to workers. Holds at most the camera's window; knows neither frames
+//! nor results.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

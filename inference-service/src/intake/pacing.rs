@@ -17,6 +17,9 @@ const RECOVERY: f64 = 1.1;
 const NOTICEABLE: f64 = 0.05;
 /// Sizes asked for, as parts of the configured one, largest first.
 const SIZE_STEPS: [f64; 3] = [1.0, 0.75, 0.5];
+/// Overload is over after so many ticks without it in a row: a service at the
+/// edge would begin and end it every second.
+const CALM_TICKS: u32 = 10;
 /// Ticks between two changes of size.
 const SIZE_HOLD_TICKS: u32 = 10;
 
@@ -36,14 +39,15 @@ pub struct Pacing {
     min_fps: f64,
     size_step: usize,
     ticks_since_size: u32,
-    overloaded: bool,
+    /// Ticks since the last with overload; `None` before the first.
+    calm_ticks: Option<u32>,
 }
 
 impl Pacing {
     /// Asks for pictures up to `full_size`; below `min_fps` a camera is asked
     /// for smaller pictures instead.
     pub fn new(full_size: PictureSize, min_fps: f64) -> Self {
-        Self { full_size, min_fps, size_step: 0, ticks_since_size: SIZE_HOLD_TICKS, overloaded: false }
+        Self { full_size, min_fps, size_step: 0, ticks_since_size: SIZE_HOLD_TICKS, calm_ticks: None }
     }
 
     /// The size asked for now.
@@ -53,9 +57,9 @@ impl Pacing {
         PictureSize::new(side(self.full_size.width_px), side(self.full_size.height_px))
     }
 
-    /// Whether more was wanted at the last tick than can be done.
+    /// Whether more was wanted lately than can be done.
     pub fn is_overloaded(&self) -> bool {
-        self.overloaded
+        self.calm_ticks.is_some_and(|ticks| ticks < CALM_TICKS)
     }
 
     /// The pace for each demand, in order. `service` is the expected time of
@@ -67,7 +71,7 @@ impl Pacing {
         let others = (other_fps > 0.0).then_some(other_fps);
         let wanted: Vec<f64> = demands.iter().map(|demand| demand.wanted_fps).chain(others).collect();
         let overloaded = wanted.iter().sum::<f64>() > capacity_fps * OVERLOAD;
-        self.overloaded = overloaded;
+        self.calm_ticks = if overloaded { Some(0) } else { self.calm_ticks.map(|ticks| ticks.saturating_add(1)) };
         let level = if overloaded { fair_level(&wanted, capacity_fps * SURPLUS) } else { f64::INFINITY };
         self.step_size(level, overloaded);
         let size = self.size();
@@ -169,6 +173,21 @@ mod tests {
         let mut pacing = Pacing::new(SIZE, 1.0);
         let paces = pacing.tick(&[wants(200.0)], Duration::from_millis(10), 1, 10_000.0);
         assert_eq!(paces[0].max_fps, Some(52.5), "half of 100 frames/s and the surplus");
+    }
+
+    /// 95 and 94.9 of 100 frames/s in turn: one state, not a change a second.
+    #[test]
+    fn at_the_edge_overload_begins_once() {
+        let mut pacing = Pacing::new(SIZE, 1.0);
+        let mut tick = |fps| {
+            pacing.tick(&[wants(fps)], Duration::from_millis(10), 1, 0.0);
+            pacing.is_overloaded()
+        };
+        assert!(!tick(90.0), "not before the first");
+        let states: Vec<_> = (0..20).map(|n| tick(if n % 2 == 0 { 96.0 } else { 94.0 })).collect();
+        assert_eq!(states, [true; 20]);
+        let calm: Vec<_> = (0..CALM_TICKS).map(|_| tick(50.0)).collect();
+        assert!(calm[0] && !calm[CALM_TICKS as usize - 1], "over after calm, not before: {calm:?}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub const MAX_FACES: usize = 1024;
 /// Sides of the largest picture may lie in this range, in pixels.
 const PICTURE_SIDE_PX: std::ops::RangeInclusive<u32> = 32..=8192;
 /// Longest time the stub engine may take per picture, in microseconds.
-const MAX_STUB_US: u32 = 10_000_000;
+const MAX_STUB_US: u32 = 60_000_000;
 
 /// Settings of the table `[vision]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -125,12 +125,7 @@ impl FakeServer {
         let serving = serve_grpc(
             listener,
             Routes::new(service.max_decoding_message_size(8 << 20)),
-            ConnectionLimits {
-                window_bytes: 1 << 20,
-                // A stream is a call, however quiet it is.
-                idle_deadline: Duration::from_millis(100),
-                ..ConnectionLimits::default()
-            },
+            ConnectionLimits { window_bytes: 1 << 20, ..ConnectionLimits::default() },
             Arc::<ConnectionCounts>::default(),
             stop.clone(),
             Duration::ZERO,

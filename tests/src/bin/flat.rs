@@ -12,6 +12,7 @@ use clap::Parser;
 use e2e::media::textured_jpeg;
 use e2e::program::{Program, free_address};
 use flatframe_shared::budget::Bytes;
+use flatframe_shared::cli::key_value;
 use flatframe_shared::frame::PictureSize;
 use flatframe_shared::r#gen::v1::admin_service_client::AdminServiceClient;
 use flatframe_shared::r#gen::v1::result_service_client::ResultServiceClient;
@@ -40,8 +41,8 @@ struct Args {
     #[arg(long, default_value_t = 300)]
     hd_frames: u64,
     /// Set one key of inference-service.
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    set: Vec<(String, String)>,
     /// Print a JSON object as the last line.
     #[arg(long)]
     json: bool,
@@ -70,10 +71,8 @@ struct Pair {
 impl Pair {
     async fn start(args: &Args, cameras: &str) -> anyhow::Result<Self> {
         let (grpc, admin, ingest_admin) = (free_address()?, free_address()?, free_address()?);
-        let set: Vec<_> =
-            args.set.iter().map(|text| text.split_once('=')).collect::<Option<_>>().context("--set takes KEY=VALUE")?;
         let mut toml = format!("[listen]\ngrpc = '{grpc}'\nadmin = '{admin}'\n");
-        for (key, value) in set {
+        for (key, value) in &args.set {
             let (section, key) = key.rsplit_once('.').context("--set takes SECTION.KEY=VALUE")?;
             toml.push_str(&format!("[{section}]\n{key} = {value}\n"));
         }

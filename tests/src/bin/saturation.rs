@@ -46,7 +46,7 @@ struct Args {
     /// Cameras.
     #[arg(long, default_value_t = 4)]
     cameras: u64,
-    /// A folder-less .mjpeg file; without it the shared clip, or the pattern.
+    /// An .mjpeg file; without it the clip of the shared folder, where that is.
     #[arg(long)]
     pictures: Option<std::path::PathBuf>,
     /// Set one key of inference-service.

@@ -1,0 +1,149 @@
+//! When connections are closed, with raw clients and with tonic's.
+
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::*;
+use crate::r#gen::v1::frame_service_client::FrameServiceClient;
+use crate::r#gen::v1::frame_service_server::{FrameService, FrameServiceServer};
+use crate::r#gen::v1::{PublishRequest, PublishResponse};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const IDLE: Duration = Duration::from_millis(100);
+
+/// A service whose answers never end and begin with `messages`.
+struct Endless {
+    messages: usize,
+}
+
+#[tonic::async_trait]
+impl FrameService for Endless {
+    type PublishStream = ReceiverStream<Result<PublishResponse, Status>>;
+
+    async fn publish(
+        &self,
+        request: Request<Streaming<PublishRequest>>,
+    ) -> Result<Response<Self::PublishStream>, Status> {
+        let (sender, receiver) = tokio::sync::mpsc::channel(self.messages.max(1));
+        for _ in 0..self.messages {
+            let _ = sender.try_send(Ok(PublishResponse::default()));
+        }
+        tokio::spawn(async move {
+            // Lives as long as the client's half of the stream.
+            let mut inbound = request.into_inner();
+            while let Ok(Some(_)) = inbound.message().await {}
+            drop(sender);
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+struct Rig {
+    address: SocketAddr,
+    counts: Arc<ConnectionCounts>,
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+impl Rig {
+    async fn start(limits: ConnectionLimits, messages: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let (counts, stop) = (Arc::<ConnectionCounts>::default(), CancellationToken::new());
+        let routes = Routes::new(FrameServiceServer::new(Endless { messages }));
+        // No ping ends what is to be ended by something else.
+        let limits = ConnectionLimits { ping_interval: Duration::from_secs(3600), ..limits };
+        let serving = tokio::spawn(serve_grpc(listener, routes, limits, counts.clone(), stop.clone(), Duration::ZERO));
+        Self { address, counts, stop, serving }
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        Channel::from_shared(format!("http://{}", self.address)).expect("a URL")
+    }
+
+    async fn until(&self, what: &str, is_so: impl Fn(&ConnectionCounts) -> bool) {
+        let looks = async {
+            while !is_so(&self.counts) {
+                tokio::time::sleep(IDLE / 10).await;
+            }
+        };
+        assert!(timeout(PATIENCE, looks).await.is_ok(), "not {what} in time");
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        timeout(PATIENCE, self.serving).await.expect("ends in time").expect("no panic");
+        assert_eq!(self.counts.open.load(Relaxed), 0);
+    }
+}
+
+fn idle() -> ConnectionLimits {
+    ConnectionLimits { idle_deadline: IDLE, ..ConnectionLimits::default() }
+}
+
+/// Opens a stream and returns what keeps the client's half open.
+async fn open(channel: Channel) -> (tokio::sync::mpsc::Sender<PublishRequest>, Streaming<PublishResponse>) {
+    let (sender, outgoing) = tokio::sync::mpsc::channel(1);
+    let mut client = FrameServiceClient::new(channel);
+    let opened = timeout(PATIENCE, client.publish(ReceiverStream::new(outgoing))).await.expect("in time");
+    (sender, opened.expect("opens").into_inner())
+}
+
+/// A client that answers nothing, not even the ping of a graceful end.
+#[tokio::test]
+async fn a_silent_connection_without_calls_is_closed() {
+    let rig = Rig::start(idle(), 0).await;
+    let mut client = TcpStream::connect(rig.address).await.expect("connects");
+    // The preface and an empty SETTINGS frame: a client in order so far.
+    client.write_all(PREFACE).await.expect("writes");
+    client.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.expect("writes");
+    let mut all = Vec::new();
+    // Closed or reset: either way it is over.
+    let _ = timeout(PATIENCE, client.read_to_end(&mut all)).await.expect("is closed in time");
+    assert_eq!(rig.counts.idle.load(Relaxed), 1);
+    rig.stop().await;
+}
+
+/// A client in order, which then calls as if nothing had happened.
+#[tokio::test]
+async fn a_client_opens_another_connection_when_it_needs_one() {
+    let rig = Rig::start(idle(), 1).await;
+    let channel = rig.endpoint().connect().await.expect("connects");
+    drop(open(channel.clone()).await);
+    rig.until("closed", |counts| counts.open.load(Relaxed) == 0).await;
+    assert_eq!(rig.counts.idle.load(Relaxed), 1);
+    let (_half, mut inbound) = open(channel).await;
+    assert!(inbound.message().await.expect("is served").is_some());
+    drop((_half, inbound));
+    rig.stop().await;
+}
+
+/// A call keeps its connection, however quiet it is.
+#[tokio::test]
+async fn a_quiet_call_keeps_its_connection() {
+    let limits = ConnectionLimits { unread_deadline: IDLE, ..idle() };
+    let rig = Rig::start(limits, 1).await;
+    let (half, mut inbound) = open(rig.endpoint().connect().await.expect("connects")).await;
+    assert!(inbound.message().await.expect("is served").is_some());
+    // Nothing comes: that is what is to be shown, for many times the limit.
+    let quiet = timeout(10 * IDLE, inbound.message()).await;
+    assert!(quiet.is_err(), "the stream ended: {quiet:?}");
+    assert_eq!((rig.counts.open.load(Relaxed), rig.counts.idle.load(Relaxed)), (1, 0));
+    drop((half, inbound));
+    rig.stop().await;
+}
+
+/// A client whose window is closed holds its call for ever otherwise.
+#[tokio::test]
+async fn a_client_that_takes_no_answer_is_cut() {
+    let limits = ConnectionLimits { unread_deadline: IDLE, ..ConnectionLimits::default() };
+    let rig = Rig::start(limits, 64).await;
+    // Room for one byte: the first message does not fit.
+    let channel = rig.endpoint().initial_stream_window_size(1).connect().await.expect("connects");
+    let (_half, _inbound) = open(channel).await;
+    rig.until("cut", |counts| counts.cut.load(Relaxed) == 1).await;
+    rig.stop().await;
+}
