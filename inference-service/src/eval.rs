@@ -70,9 +70,19 @@ fn min_face(text: &str) -> Result<f32, String> {
 /// Why nothing could be judged.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
-    /// A model is missing or wrong, or does not take `--max-side`.
+    /// A model is missing or wrong.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The detector does not take pictures of that size.
+    #[error("--max-side {side_px}: detector {detector:?} takes {allowed}")]
+    MaxSide {
+        /// As asked for.
+        side_px: u32,
+        /// Name of the detector.
+        detector: String,
+        /// What it takes.
+        allowed: String,
+    },
     /// The folder's manifest is missing or wrong.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
@@ -202,6 +212,10 @@ pub fn judge(args: &EvalArgs, config: &VisionConfig, on_bad: impl Fn(&BadPicture
     let face_score = config.score_threshold.unwrap_or(detector.thresholds.score);
     if let Some(side_px) = args.max_side {
         config.input_sizes = input_sizes(&detector.input, side_px);
+        for size in &config.input_sizes {
+            let refused = |allowed| EvalError::MaxSide { side_px, detector: config.detector.clone(), allowed };
+            detector.input.admits(size.0).map_err(refused)?;
+        }
     }
     let analyzer = Analyzer::load(&VisionConfig {
         score_threshold: Some(LEAST_SCORE.min(face_score)),

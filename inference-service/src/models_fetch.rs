@@ -205,10 +205,14 @@ pub async fn fetch(listed: &Listed, client: &Client, on_progress: OnProgress<'_>
         Ok::<(), FetchError>(())
     };
     let overall = client.waits().overall;
-    match timeout(overall, download).await {
-        Ok(done) => done?,
-        Err(_) => return Err(FetchError::Broken { got: part.bytes(), reason: format!("no end within {overall:?}") }),
+    let done = timeout(overall, download).await.unwrap_or_else(|_| {
+        Err(FetchError::Broken { got: part.bytes(), reason: format!("no end within {overall:?}") })
+    });
+    if done.is_err() && part.bytes() == 0 {
+        // Nothing to go on from; the first error says more than one of this.
+        let _ = part.remove();
     }
+    done?;
     let bytes = part.bytes();
     part.finish(&weights.sha256, path, resumed)?;
     Ok(Fetched::Downloaded { path: path.clone(), bytes })
