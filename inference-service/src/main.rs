@@ -40,9 +40,16 @@ enum Command {
 
 fn main() -> ExitCode {
     let Args { service: args, command } = Args::parse();
-    if command.is_some() && (args.check || args.print_config) {
-        let text = "--check and --print-config go without a command";
-        Args::command().error(clap::error::ErrorKind::ArgumentConflict, text).exit();
+    if command.is_some() {
+        let refuse = |text| Args::command().error(clap::error::ErrorKind::ArgumentConflict, text).exit();
+        if args.check || args.print_config {
+            refuse("--check and --print-config go without a command");
+        }
+        // clap keeps only the last group of a repeated global flag.
+        let is_set = |arg: &std::ffi::OsString| arg == "--set" || arg.to_string_lossy().starts_with("--set=");
+        if std::env::args_os().filter(is_set).count() > args.set.len() {
+            refuse("give every --set after the command");
+        }
     }
     let config = match Config::load(args.config.as_deref(), &args.set) {
         Ok(config) => config,
@@ -65,8 +72,8 @@ fn main() -> ExitCode {
         };
         return match done {
             Ok(code) => code,
-            // Whoever read it has seen enough.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            // Whoever read it has seen enough; a verdict that nobody read is no success.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::FAILURE,
             Err(error) => fail(1, &error),
         };
     }

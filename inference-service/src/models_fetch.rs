@@ -191,7 +191,6 @@ pub async fn fetch(listed: &Listed, client: &Client, on_progress: OnProgress<'_>
     let weights = listed.manifest.weights();
     let url = address(weights, path)?;
     let mut part = Part::open(path)?;
-    let resumed = part.bytes() > 0;
     let download = async {
         let allowed = weights.bytes.unwrap_or(MAX_WEIGHTS_BYTES);
         if part.bytes() > allowed {
@@ -214,7 +213,7 @@ pub async fn fetch(listed: &Listed, client: &Client, on_progress: OnProgress<'_>
     }
     done?;
     let bytes = part.bytes();
-    part.finish(&weights.sha256, path, resumed)?;
+    part.finish(&weights.sha256, path)?;
     Ok(Fetched::Downloaded { path: path.clone(), bytes })
 }
 

@@ -70,8 +70,11 @@ async fn models_are_listed_and_shown() {
     assert_eq!(row(&done.out, "broken")[1..4], ["?", "bad", "manifest"]);
     assert!(done.err.contains("\"broken\" is not valid"), "{}", done.err);
 
-    let other = run(&["--set", "vision.detector=mine", "models", "list"], dir.path()).await;
+    let other = run(&["models", "list", "--set", "vision.detector=mine"], dir.path()).await;
     assert_eq!(row(&other.out, "mine").last(), Some(&"yes"));
+    // Settings on both sides of the command: those before it would be lost.
+    let both = run(&["--set", "vision.detector=mine", "models", "list"], dir.path()).await;
+    assert!(both.code == Some(2) && both.err.contains("after the command"), "{}", both.err);
 
     let done = run(&["models", "show", "mine"], dir.path()).await;
     assert_eq!(done.code, Some(0), "{}", done.err);
@@ -217,7 +220,9 @@ async fn own_pictures_are_judged() {
     assert_eq!((&found["pictures"], &found["faces"]), (&1.into(), &0.into()));
 
     // Dimensions above the limit are refused before they are read.
-    let done = run(&["eval", "--data", data, "--set", "vision.max_picture=64x64"], dir.path()).await;
+    let small = ["pace.max_width_px=64", "pace.max_height_px=64", "vision.max_picture=64x64"];
+    let small = small.map(|setting| ["--set", setting]).concat();
+    let done = run(&[vec!["eval", "--data", data], small].concat(), dir.path()).await;
     assert_eq!(done.code, Some(1));
     assert!(done.err.contains("256x256 is larger") && done.err.contains("none of the 4 pictures"), "{}", done.err);
 }

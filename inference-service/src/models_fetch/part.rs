@@ -20,6 +20,8 @@ pub struct Part {
     file: File,
     bytes: u64,
     hash: Sha256,
+    /// Whether some of it is of an earlier attempt.
+    is_resumed: bool,
 }
 
 impl Part {
@@ -55,7 +57,7 @@ impl Part {
                 }
             }
         }
-        Ok(Self { path, file, bytes, hash })
+        Ok(Self { path, file, bytes, hash, is_resumed: bytes > 0 })
     }
 
     /// Bytes so far.
@@ -76,7 +78,7 @@ impl Part {
         if self.bytes > 0 {
             self.file.set_len(0).map_err(|error| self.disk(error))?;
         }
-        (self.bytes, self.hash) = (0, Sha256::new());
+        (self.bytes, self.hash, self.is_resumed) = (0, Sha256::new(), false);
         Ok(())
     }
 
@@ -87,11 +89,11 @@ impl Part {
 
     /// Gives the file its final name when its hash is `sha256`; otherwise
     /// removes it.
-    pub fn finish(self, sha256: &str, target: &Path, resumed: bool) -> Result<(), FetchError> {
+    pub fn finish(self, sha256: &str, target: &Path) -> Result<(), FetchError> {
         let found = hex(&self.hash.clone().finalize());
         if found != sha256 {
             self.remove()?;
-            return Err(FetchError::WrongHash { expected: sha256.into(), found, resumed });
+            return Err(FetchError::WrongHash { expected: sha256.into(), found, resumed: self.is_resumed });
         }
         // On the disk before the name: after a power cut the name must not
         // stand for half a file.
