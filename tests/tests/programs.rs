@@ -53,8 +53,10 @@ async fn a_server_stopped_and_killed() {
     assert!(rate > LEAST_RATE, "the camera goes on meanwhile: {rate:.1} of 50 frames/s");
     server.signal(libc::SIGCONT).expect("continued");
     wait_analyzed(&camera, 50).await;
-    until("the server's files are as before", RECOVERY, || server.used().open_files.is_some_and(|now| now <= files))
-        .await;
+    until("the server's files are as before", RECOVERY, || {
+        server.used().open_files.is_some_and(|now| now <= files)
+    })
+    .await;
 
     server.signal(libc::SIGKILL).expect("killed");
     until("the sender gives up", RECOVERY, || !camera.connected()).await;

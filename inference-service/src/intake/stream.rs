@@ -191,8 +191,7 @@ fn take_message(
             // Offline is what this service says of a camera without a stream.
             let state = convert::state_from_wire(status.state).filter(|state| *state != CameraState::Offline);
             let state = state.ok_or_else(|| {
-                ErrorKind::Invalid
-                    .status(format!("status.state = {} is not a state of a streaming camera", status.state))
+                ErrorKind::Invalid.status(format!("status.state = {} is not a state of a streaming camera", status.state))
             })?;
             link.camera.report(Reported {
                 state,
