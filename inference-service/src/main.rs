@@ -1,19 +1,22 @@
 //! Arguments, telemetry, configuration, run, exit code. Nothing here is worth
 //! a test: it is all in the library.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser, Subcommand};
 use flatframe_shared::cli::{self, EXIT_CONFIG, ServiceArgs};
 use flatframe_shared::shutdown::{CancellationToken, LEAVE_THREADS_AFTER, Signals};
 use flatframe_shared::telemetry;
 use inference_service::config::Config;
+use inference_service::eval::{self, EvalArgs};
+use inference_service::models_command::{self, ModelsCommand};
 use inference_service::server::{Listeners, Server, load};
 
 const PROGRAM: &str = "inference-service";
 
-/// Finds faces in the frames of cameras and answers clients over gRPC.
+/// Finds faces in the frames of cameras and answers clients over gRPC. Without
+/// a command it serves.
 ///
 /// Settings come from, later ones winning: defaults, --config, environment
 /// variables (FLATFRAME_INFERENCE_LIMITS__MAX_STREAMS=8), flags.
@@ -22,10 +25,32 @@ const PROGRAM: &str = "inference-service";
 struct Args {
     #[command(flatten)]
     service: ServiceArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show, check and fetch models.
+    #[command(subcommand)]
+    Models(ModelsCommand),
+    /// Judge models on a folder of labelled pictures.
+    Eval(EvalArgs),
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse().service;
+    let Args { service: args, command } = Args::parse();
+    if command.is_some() {
+        let refuse = |text| Args::command().error(clap::error::ErrorKind::ArgumentConflict, text).exit();
+        if args.check || args.print_config {
+            refuse("--check and --print-config go without a command");
+        }
+        // clap keeps only the last group of a repeated global flag.
+        let is_set = |arg: &std::ffi::OsString| arg == "--set" || arg.to_string_lossy().starts_with("--set=");
+        if std::env::args_os().filter(is_set).count() > args.set.len() {
+            refuse("give every --set after the command");
+        }
+    }
     let config = match Config::load(args.config.as_deref(), &args.set) {
         Ok(config) => config,
         Err(error) => return fail(EXIT_CONFIG, &error),
@@ -36,6 +61,19 @@ fn main() -> ExitCode {
                 print!("{text}");
                 ExitCode::SUCCESS
             }
+            Err(error) => fail(1, &error),
+        };
+    }
+    if let Some(command) = command {
+        let mut out = std::io::stdout();
+        let done = match &command {
+            Command::Models(command) => models_command::run(command, &config.vision, &mut out),
+            Command::Eval(args) => eval::run(args, &config.vision, &mut out),
+        };
+        return match done {
+            Ok(code) => code,
+            // Whoever read it has seen enough; a verdict that nobody read is no success.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::FAILURE,
             Err(error) => fail(1, &error),
         };
     }

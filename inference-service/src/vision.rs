@@ -24,7 +24,7 @@ mod gender;
 mod postprocess;
 mod preprocess;
 
-mod models;
+pub mod models;
 mod self_test;
 
 pub use analyzer::{Analyzer, AnalyzerState};
@@ -176,14 +176,13 @@ pub enum ModelError {
     Setting(#[from] InvalidSetting),
     /// No manifest of that name.
     #[error(
-        "vision.{key} = {name:?}: no such model; known are {known}; put a manifest at {} or name a known one",
+        "{asked}: no such model; known are {known}; put a manifest at {} or name a known one",
         looked_at.display()
     )]
     Unknown {
-        /// Key of the configuration that names it.
-        key: &'static str,
-        /// Name that was asked for.
-        name: String,
+        /// How it was asked for: key and value of the configuration, or the
+        /// name.
+        asked: String,
         /// Where a manifest of that name would lie.
         looked_at: PathBuf,
         /// Names that exist.
@@ -200,7 +199,8 @@ pub enum ModelError {
     /// The weights are not there.
     #[error(
         "weights of model {name:?} are missing: {file} is not embedded and not at {}; \
-         fetch it from {source_url} into that folder, or set vision.models_dir to the folder that has it",
+         `inference-service models fetch {name}` gets it from {source_url}, or says how it is made; \
+         or set vision.models_dir to the folder that has it",
         looked_at.display()
     )]
     MissingWeights {

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use flatframe_shared::frame::{PictureSize, Rotation};
 
-use super::decode::JpegDecoder;
+use super::decode::{JpegDecoder, Upright};
 use super::detect::{Detector, DetectorState, Plan};
 use super::engine::onnx::OnnxEngine;
 use super::engine::stub::{self, StubEngine};
@@ -21,7 +21,8 @@ use super::postprocess::{Decoder, Limits};
 use super::preprocess::Normalizer;
 use super::self_test;
 use super::{
-    Analysis, AnalyzeError, InvalidSetting, ModelError, StubEngineConfig, Timings, VisionConfig, VisionMemory,
+    Analysis, AnalyzeError, Face, GenderEstimate, InvalidSetting, ModelError, StubEngineConfig, Timings, VisionConfig,
+    VisionMemory,
 };
 
 /// The loaded models; one per process.
@@ -157,6 +158,38 @@ impl AnalyzerState {
         let Loaded { max_picture, limits, .. } = &*self.loaded;
         let (max_picture, limits) = (*max_picture, *limits);
         self.analyze_with(jpeg, rotation, max_picture, None, &limits)
+    }
+
+    /// Finds the faces in an upright picture that is decoded already, without
+    /// gender, best score first; and whether there were more than may be
+    /// reported. `rgb` holds `3 * width * height` bytes, row by row.
+    ///
+    /// # Errors
+    /// [`AnalyzeError::Failed`] when the engine fails.
+    pub fn detect_rgb(&mut self, rgb: &[u8], size: PictureSize) -> Result<(Vec<Face>, bool), AnalyzeError> {
+        let Loaded { detector, limits, .. } = &*self.loaded;
+        let picture = Upright::new(rgb, size, Rotation::None);
+        let plan = detector.plan_for(size);
+        detector
+            .detect(&mut self.detector, plan, &picture, limits)
+            .map_err(|error: EngineError| AnalyzeError::Failed(error.0))
+    }
+
+    /// Gender of one face of [`AnalyzerState::detect_rgb`] in the same picture;
+    /// `None` when gender is switched off.
+    ///
+    /// # Errors
+    /// [`AnalyzeError::Failed`] when the engine fails.
+    pub fn estimate_rgb(
+        &mut self,
+        rgb: &[u8],
+        size: PictureSize,
+        face: &Face,
+    ) -> Result<Option<GenderEstimate>, AnalyzeError> {
+        let (Some((_, classifier)), Some(state)) = (&self.loaded.gender, &mut self.gender) else { return Ok(None) };
+        let picture = Upright::new(rgb, size, Rotation::None);
+        let estimate = classifier.estimate(state, &picture, face);
+        estimate.map(Some).map_err(|error| AnalyzeError::Failed(error.0))
     }
 
     /// With the plan of the given index, or the best one for the picture.

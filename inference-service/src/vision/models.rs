@@ -1,12 +1,14 @@
 //! Finds a model by name: its manifest first, then its weights, whose hash is
 //! checked before anything reads them. Embedded models and the folder
-//! `vision.models_dir` are the only places looked at.
+//! `vision.models_dir` are the only places looked at. Which models there are
+//! and where they lie is also for [`models_command`](crate::models_command) to
+//! show.
 //!
 //! Must never answer with another model than the one asked for.
 
 use std::borrow::Cow;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
@@ -15,7 +17,7 @@ use super::ModelError;
 mod embedded;
 pub mod manifest;
 
-use manifest::{Manifest, Weights};
+use manifest::Manifest;
 
 /// A detector or gender classifier, as `K`, with its weights.
 pub struct Model<K> {
@@ -27,40 +29,117 @@ pub struct Model<K> {
     pub onnx: Cow<'static, [u8]>,
 }
 
+/// A manifest and where its weights should lie; they were not looked at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listed {
+    /// Name of the manifest.
+    pub name: String,
+    /// What the manifest says.
+    pub manifest: Manifest,
+    /// File of the manifest; `None` when it is the embedded one.
+    pub manifest_file: Option<PathBuf>,
+    /// File of the weights; `None` when they are embedded.
+    pub weights_file: Option<PathBuf>,
+}
+
+impl Listed {
+    /// Size of the weights in bytes as they lie there; `None` when they do not.
+    pub fn present_bytes(&self) -> Option<u64> {
+        match &self.weights_file {
+            None => embedded::weights(&self.manifest.weights().file).map(|onnx| onnx.len() as u64),
+            Some(path) => std::fs::metadata(path).ok().filter(|file| file.is_file()).map(|file| file.len()),
+        }
+    }
+
+    /// Reads the weights and checks their hash.
+    ///
+    /// # Errors
+    /// [`ModelError`] when they are missing, unreadable, or not the ones that
+    /// the manifest describes.
+    pub fn read_weights(&self) -> Result<Cow<'static, [u8]>, ModelError> {
+        let wanted = self.manifest.weights();
+        let (onnx, origin) = match &self.weights_file {
+            None => {
+                let onnx = embedded::weights(&wanted.file).expect("`list` gives no file only when they are embedded");
+                (Cow::Borrowed(onnx), format!("{}, embedded", wanted.file))
+            }
+            Some(path) => match std::fs::read(path) {
+                Ok(onnx) => (Cow::Owned(onnx), path.display().to_string()),
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    return Err(ModelError::MissingWeights {
+                        name: self.name.clone(),
+                        file: wanted.file.clone(),
+                        looked_at: path.clone(),
+                        source_url: wanted.source.clone(),
+                    });
+                }
+                Err(error) => return Err(ModelError::Unreadable { path: path.clone(), error }),
+            },
+        };
+        let found = hex(&Sha256::digest(&onnx));
+        if found != wanted.sha256 {
+            let (name, expected) = (self.name.clone(), wanted.sha256.clone());
+            return Err(ModelError::WrongHash { name, origin, expected, found });
+        }
+        Ok(onnx)
+    }
+}
+
 /// The model called `name`, as configured under `vision.{key}`.
-pub fn find<K>(key: &'static str, name: &str, models_dir: &Path) -> Result<Model<K>, ModelError>
+pub(super) fn find<K>(key: &'static str, name: &str, models_dir: &Path) -> Result<Model<K>, ModelError>
 where
-    K: TryFrom<Manifest, Error = String> + AsRef<Weights>,
+    K: TryFrom<Manifest, Error = String>,
 {
+    let listed = look_up(&format!("vision.{key} = {name:?}"), name, models_dir)?;
     let invalid = |reason| ModelError::Manifest { name: name.into(), reason };
-    let text = manifest_text(key, name, models_dir)?;
-    let manifest = Manifest::parse(&text).and_then(K::try_from).map_err(invalid)?;
-    let onnx = weights(name, manifest.as_ref(), models_dir)?;
+    let manifest = K::try_from(listed.manifest.clone()).map_err(invalid)?;
+    let onnx = listed.read_weights()?;
     Ok(Model { name: name.into(), manifest, onnx })
 }
 
-fn manifest_text(key: &'static str, name: &str, models_dir: &Path) -> Result<Cow<'static, str>, ModelError> {
+/// The manifest called `name`; its weights need not be there.
+///
+/// # Errors
+/// [`ModelError`] when there is none of that name, or it is not valid.
+pub fn list(name: &str, models_dir: &Path) -> Result<Listed, ModelError> {
+    look_up(&format!("model {name:?}"), name, models_dir)
+}
+
+/// `asked` is how the name was given, for the error.
+fn look_up(asked: &str, name: &str, models_dir: &Path) -> Result<Listed, ModelError> {
+    let (text, manifest_file) = manifest_text(asked, name, models_dir)?;
+    let manifest = Manifest::parse(&text).map_err(|reason| ModelError::Manifest { name: name.into(), reason })?;
+    let wanted = manifest.weights();
+    let is_embedded = wanted.embedded && embedded::weights(&wanted.file).is_some();
+    let weights_file = (!is_embedded).then(|| models_dir.join(&wanted.file));
+    Ok(Listed { name: name.into(), manifest, manifest_file, weights_file })
+}
+
+fn manifest_text(
+    asked: &str,
+    name: &str,
+    models_dir: &Path,
+) -> Result<(Cow<'static, str>, Option<PathBuf>), ModelError> {
+    let path = models_dir.join(format!("{name}.toml"));
     let unknown = || ModelError::Unknown {
-        key,
-        name: name.into(),
-        looked_at: models_dir.join(format!("{name}.toml")),
+        asked: asked.into(),
+        looked_at: path.clone(),
         known: known_names(models_dir).join(", "),
     };
     if !manifest::is_plain_name(name) {
         return Err(unknown());
     }
-    let path = models_dir.join(format!("{name}.toml"));
     match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(text.into()),
+        Ok(text) => Ok((text.into(), Some(path))),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            embedded::manifest(name).map(Cow::Borrowed).ok_or_else(unknown)
+            embedded::manifest(name).map(|text| (Cow::Borrowed(text), None)).ok_or_else(unknown)
         }
         Err(error) => Err(ModelError::Unreadable { path, error }),
     }
 }
 
 /// Names of all manifests, those of the folder included; sorted.
-fn known_names(models_dir: &Path) -> Vec<String> {
+pub fn known_names(models_dir: &Path) -> Vec<String> {
     let mut names: Vec<String> = embedded::manifest_names().map(String::from).collect();
     let paths = std::fs::read_dir(models_dir).into_iter().flatten().flatten().map(|entry| entry.path());
     for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml")) {
@@ -71,27 +150,9 @@ fn known_names(models_dir: &Path) -> Vec<String> {
     names
 }
 
-fn weights(name: &str, wanted: &Weights, models_dir: &Path) -> Result<Cow<'static, [u8]>, ModelError> {
-    let missing = |looked_at| ModelError::MissingWeights {
-        name: name.into(),
-        file: wanted.file.clone(),
-        looked_at,
-        source_url: wanted.source.clone(),
-    };
-    let path = models_dir.join(&wanted.file);
-    let (onnx, origin) = match embedded::weights(&wanted.file).filter(|_| wanted.embedded) {
-        Some(onnx) => (Cow::Borrowed(onnx), format!("{}, embedded", wanted.file)),
-        None => match std::fs::read(&path) {
-            Ok(onnx) => (Cow::Owned(onnx), path.display().to_string()),
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing(path)),
-            Err(error) => return Err(ModelError::Unreadable { path, error }),
-        },
-    };
-    let found: String = Sha256::digest(&onnx).iter().map(|byte| format!("{byte:02x}")).collect();
-    if found != wanted.sha256 {
-        return Err(ModelError::WrongHash { name: name.into(), origin, expected: wanted.sha256.clone(), found });
-    }
-    Ok(onnx)
+/// Bytes as lowercase hex digits, as manifests and `sha256sum` write a hash.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -181,15 +242,15 @@ mod tests {
     #[test]
     fn embedded_manifests_are_sound() {
         for name in embedded::manifest_names() {
-            let manifest = Manifest::parse(embedded::manifest(name).expect("is listed"));
-            let weights = match manifest.unwrap_or_else(|error| panic!("{name}: {error}")) {
-                Manifest::Detector(detector) => detector.weights,
-                Manifest::Gender(gender) => gender.weights,
-            };
+            let listed = list(name, Path::new("nowhere")).unwrap_or_else(|error| panic!("{error}"));
+            let weights = listed.manifest.weights();
             assert!(weights.source.starts_with("https://") && !weights.licence.is_empty(), "{name}");
             assert_eq!(weights.embedded, embedded::weights(&weights.file).is_some(), "{name}");
             if weights.embedded {
-                super::weights(name, &weights, Path::new("nowhere")).unwrap_or_else(|error| panic!("{error}"));
+                listed.read_weights().unwrap_or_else(|error| panic!("{error}"));
+            } else {
+                // `fetch` needs an address, or a reason why there is none.
+                assert!(weights.bytes.is_some() && (weights.url.is_some() || !weights.note.is_empty()), "{name}");
             }
         }
     }
@@ -207,6 +268,8 @@ mod tests {
             (manifest(), "score = 0.6", "score = 6.0", "thresholds.score"),
             (manifest(), "sha256 = \"ba", "sha256 = \"BA", "weights.sha256"),
             (manifest(), "file = \"mine.onnx\"", "file = \"../mine.onnx\"", "weights.file"),
+            (manifest(), "bytes = 322906", "bytes = 0", "weights.bytes"),
+            (manifest(), "url = \"https", "url = \"ftp", "weights.url"),
             (manifest(), "decoder = \"yunet\"", "decoder = \"yolo\"", "yolo"),
             (manifest(), "colour = \"bgr\"", "colour = \"bgr\"\nchannels = 3", "channels"),
             (gender.clone(), "[9.767, 9.632]", "[99.0, 9.632]", "crop.targets"),

@@ -9,6 +9,10 @@ use serde::Deserialize;
 
 use crate::vision::config::SizeText;
 
+/// Largest weights that are fetched or described, in bytes. Models for the
+/// processor are far smaller.
+pub const MAX_WEIGHTS_BYTES: u64 = 256 << 20;
+
 /// What a model is for, and how to use it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -63,8 +67,14 @@ pub struct Weights {
     pub sha256: String,
     /// SPDX id of the licence.
     pub licence: String,
-    /// URL of the file, or of what it was converted from.
+    /// Page or file that it comes from, or that it was converted from; for
+    /// people.
     pub source: String,
+    /// Address of exactly this file, `https://` or `http://`; absent when it
+    /// is not offered in this form.
+    pub url: Option<String>,
+    /// Size of the file in bytes.
+    pub bytes: Option<u64>,
     /// How the file was made from the source, if it was converted.
     #[serde(default)]
     pub note: String,
@@ -233,7 +243,18 @@ pub struct GenderThresholds {
 }
 
 impl Manifest {
-    /// Reads and checks a manifest; the error says what is wrong and where.
+    /// The weights and where they come from.
+    pub const fn weights(&self) -> &Weights {
+        match self {
+            Self::Detector(detector) => &detector.weights,
+            Self::Gender(gender) => &gender.weights,
+        }
+    }
+
+    /// Reads and checks a manifest.
+    ///
+    /// # Errors
+    /// What is wrong and where.
     pub fn parse(text: &str) -> Result<Self, String> {
         let manifest: Self = toml::from_str(text).map_err(|error| error.to_string())?;
         match &manifest {
@@ -301,6 +322,14 @@ impl Weights {
     fn check(&self) -> Result<(), String> {
         let Self { file, sha256, .. } = self;
         demand(is_plain_name(file), || format!("weights.file = {file:?}: use a file name without a folder"))?;
+        demand(self.bytes.is_none_or(|bytes| (1..=MAX_WEIGHTS_BYTES).contains(&bytes)), || {
+            format!("weights.bytes = {}: use 1 to {MAX_WEIGHTS_BYTES}", self.bytes.unwrap_or_default())
+        })?;
+        if let Some(url) = &self.url {
+            demand(url.starts_with("https://") || url.starts_with("http://"), || {
+                format!("weights.url = {url:?}: use an address that begins with https:// or http://")
+            })?;
+        }
         let hex = |c: char| matches!(c, '0'..='9' | 'a'..='f');
         demand(sha256.len() == 64 && sha256.chars().all(hex), || {
             format!("weights.sha256 = {sha256:?}: use 64 lowercase hex digits")
@@ -362,18 +391,6 @@ impl TryFrom<Manifest> for GenderManifest {
             Manifest::Gender(gender) => Ok(gender),
             Manifest::Detector(_) => Err("kind = \"detector\", but a gender classifier is wanted here".into()),
         }
-    }
-}
-
-impl AsRef<Weights> for DetectorManifest {
-    fn as_ref(&self) -> &Weights {
-        &self.weights
-    }
-}
-
-impl AsRef<Weights> for GenderManifest {
-    fn as_ref(&self) -> &Weights {
-        &self.weights
     }
 }
 
