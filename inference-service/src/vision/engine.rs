@@ -6,6 +6,7 @@
 use flatframe_shared::frame::PictureSize;
 
 pub mod onnx;
+mod ops;
 pub mod stub;
 
 /// An engine could not load a model or run it.
