@@ -5,7 +5,7 @@
 //!
 //! More models: `--model FILE:CHANNELSxHEIGHTxWIDTH:OUTPUT,...`, with names of
 //! outputs as the file has them. `benches/engine_vs_ort.py` runs this beside
-//! ONNX Runtime, in turns.
+//! ONNX Runtime, in turns. `--default-allocator` leaves glibc as it comes.
 
 use std::time::{Duration, Instant};
 
@@ -21,16 +21,19 @@ struct Model {
 }
 
 fn main() {
-    settle_allocator();
-    let (mut seconds, mut models) = (1.0, Vec::new());
+    let (mut seconds, mut models, mut settle) = (1.0, Vec::new(), true);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
-        let mut value = || args.next().expect("every option has a value");
+        let mut value = || args.next().expect("every option but --default-allocator has a value");
         match arg.as_str() {
             "--seconds" => seconds = value().parse().expect("a number of seconds"),
+            "--default-allocator" => settle = false,
             "--model" => models.push(model(&value())),
             other => panic!("{other:?} is no option"),
         }
+    }
+    if settle {
+        settle_allocator();
     }
     if models.is_empty() {
         models = embedded();
@@ -80,13 +83,9 @@ fn run(engine: &OnnxEngine, duration: Duration) -> (Vec<Duration>, u64) {
 
 /// The embedded models, at the sizes at which the service runs them.
 fn embedded() -> Vec<Model> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
-    [
-        ("flatface-det.onnx:3x256x320:head_8,head_16,head_32", folder),
-        ("flatface-gender.onnx:3x48x48:male_logit", folder),
-    ]
-    .map(|(model_at, folder)| model(&format!("{folder}/{model_at}")))
-    .into()
+    ["flatface-det.onnx:3x256x320:head_8,head_16,head_32", "flatface-gender.onnx:3x48x48:male_logit"]
+        .map(|file| model(&format!("{}/models/{file}", env!("CARGO_MANIFEST_DIR"))))
+        .into()
 }
 
 /// `FILE:CHANNELSxHEIGHTxWIDTH:OUTPUT,...`

@@ -65,18 +65,14 @@ impl OnnxEngine {
         Self::load_plan(onnx, input, outputs, level).map_err(engine_error)
     }
 
-    fn load_plan(onnx: &[u8], input: InputShape, outputs: &[String], level: Option<Level>) -> TractResult<Self> {
-        // Exporters write shapes of one size into dynamic files (YuNet); tract
-        // infers better ones from the input.
-        let mut model = tract_onnx::onnx()
-            .with_ignore_value_info(true)
-            .with_ignore_output_shapes(true)
-            .model_for_read(&mut &onnx[..])?;
-        name_apart(&mut model);
-        let wanted = outputs.iter().map(|name| find_output(&model, name)).collect::<TractResult<Vec<_>>>()?;
-        model.select_output_outlets(&wanted)?;
-        let shape = [1, input.channels, input.height, input.width];
-        let mut model = model.with_input_fact(0, f32::fact(shape).into())?.into_typed()?;
+    /// With own operators at `level`, or with tract's only.
+    pub(super) fn load_plan(
+        onnx: &[u8],
+        input: InputShape,
+        outputs: &[String],
+        level: Option<Level>,
+    ) -> TractResult<Self> {
+        let mut model = read(onnx, input, outputs)?;
         if let Some(level) = level {
             ops::rewrite(&mut model, level)?;
         }
@@ -94,6 +90,21 @@ impl OnnxEngine {
         let memory = memory(&plan, onnx.len() as u64, &output_shapes)?;
         Ok(Self { plan, input, output_shapes, memory })
     }
+}
+
+/// The model as the file has it, for one input shape.
+pub(super) fn read(onnx: &[u8], input: InputShape, outputs: &[String]) -> TractResult<TypedModel> {
+    // Exporters write shapes of one size into dynamic files (YuNet); tract
+    // infers better ones from the input.
+    let mut model = tract_onnx::onnx()
+        .with_ignore_value_info(true)
+        .with_ignore_output_shapes(true)
+        .model_for_read(&mut &onnx[..])?;
+    name_apart(&mut model);
+    let wanted = outputs.iter().map(|name| find_output(&model, name)).collect::<TractResult<Vec<_>>>()?;
+    model.select_output_outlets(&wanted)?;
+    let shape = [1, input.channels, input.height, input.width];
+    model.with_input_fact(0, f32::fact(shape).into())?.into_typed()
 }
 
 /// Gives every node a name of its own, which tract demands; ONNX lets a node

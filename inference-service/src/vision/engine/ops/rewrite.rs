@@ -20,6 +20,8 @@ use super::weights::DenseWeights;
 
 /// Replaces what can be replaced in `model`, whose shapes are known.
 pub fn rewrite(model: &mut TypedModel, level: Level) -> TractResult<()> {
+    // tract's reader puts a cast between a bias and its layer.
+    model.prop_consts()?;
     let rule = move |_: &(), model: &_, node: &_, name: &_, conv: &_| replace(level, model, node, name, conv);
     Rewriter::<()>::default().with_rule_for("own-convolution", rule).rewrite(&(), model)
 }
