@@ -13,7 +13,9 @@ use inference_service::vision::engine::{Engine, InputShape};
 
 fn main() {
     let [model, inputs, outputs] = std::env::args().skip(1).collect::<Vec<_>>().try_into().expect("three arguments");
-    let [file, shape, names] = model.split(':').collect::<Vec<_>>()[..] else { panic!("{model:?} has not three parts") };
+    let [file, shape, names] = model.split(':').collect::<Vec<_>>()[..] else {
+        panic!("{model:?} has not three parts")
+    };
     let sides: Vec<usize> = shape.split('x').map(|side| side.parse().expect("a side in pixels")).collect();
     let [channels, height, width] = sides[..] else { panic!("{shape:?} has not three sides") };
     let names: Vec<String> = names.split(',').map(String::from).collect();

@@ -40,7 +40,8 @@ fn main() {
     }
     for Model { name, onnx, input, outputs } in models {
         for (ops, policy) in [("tract", OpsPolicy::Tract), ("own", OpsPolicy::Own)] {
-            let engine = OnnxEngine::load_with(&onnx, input, &outputs, policy).unwrap_or_else(|error| panic!("{error}"));
+            let engine =
+                OnnxEngine::load_with(&onnx, input, &outputs, policy).unwrap_or_else(|error| panic!("{error}"));
             let (times, faults) = run(&engine, Duration::from_secs_f64(seconds));
             let at = |part: usize| times[(times.len() - 1) * part / 100].as_secs_f64() * 1e3;
             println!(
@@ -90,7 +91,9 @@ fn embedded() -> Vec<Model> {
 
 /// `FILE:CHANNELSxHEIGHTxWIDTH:OUTPUT,...`
 fn model(text: &str) -> Model {
-    let [file, shape, outputs] = text.split(':').collect::<Vec<_>>()[..] else { panic!("{text:?} has not three parts") };
+    let [file, shape, outputs] = text.split(':').collect::<Vec<_>>()[..] else {
+        panic!("{text:?} has not three parts")
+    };
     let sides: Vec<usize> = shape.split('x').map(|side| side.parse().expect("a side in pixels")).collect();
     let [channels, height, width] = sides[..] else { panic!("{shape:?} has not three sides") };
     Model {

@@ -55,12 +55,7 @@ impl OnnxEngine {
     }
 
     /// [`OnnxEngine::load`] with a choice of operators.
-    pub fn load_with(
-        onnx: &[u8],
-        input: InputShape,
-        outputs: &[String],
-        ops: OpsPolicy,
-    ) -> Result<Self, EngineError> {
+    pub fn load_with(onnx: &[u8], input: InputShape, outputs: &[String], ops: OpsPolicy) -> Result<Self, EngineError> {
         let level = (ops == OpsPolicy::Own).then(Level::best);
         Self::load_plan(onnx, input, outputs, level).map_err(engine_error)
     }

@@ -13,7 +13,11 @@ pub const fn output_side(side: usize, stride: usize) -> usize {
 /// the outputs from `at` on. Lanes past the last output hold nothing of use.
 #[inline(always)]
 pub fn taps<S: Simd, const STRIDE: usize>(simd: S, row: &[f32], at: usize) -> [S::Lanes; 3] {
-    if at > 0 && STRIDE * (at + S::LANES) < row.len() { inner::<S, STRIDE>(simd, row, at) } else { outer::<S, STRIDE>(simd, row, at) }
+    if at > 0 && STRIDE * (at + S::LANES) < row.len() {
+        inner::<S, STRIDE>(simd, row, at)
+    } else {
+        outer::<S, STRIDE>(simd, row, at)
+    }
 }
 
 /// Where no tap of any lane is in the padding.

@@ -60,9 +60,10 @@ impl Level {
     }
 }
 
-/// A computation that is compiled for every level. Its `run`, and what that
-/// calls for each vector, is `#[inline(always)]`: only code that is inlined into
-/// the entry of a level is compiled with its instructions.
+/// A computation that is compiled for every level. Its `run`, and whatever that
+/// calls with lanes, is `#[inline(always)]` and holds no lanes in closures: only
+/// what is inlined into the entry of a level is compiled with its instructions,
+/// and a closure may not be. Without it every lane goes through memory.
 pub trait Kernel {
     /// Computes.
     fn run<S: Simd>(self, simd: S);
