@@ -32,6 +32,7 @@ impl InputShape {
     }
 
     /// Number of values.
+    #[expect(clippy::len_without_is_empty, reason = "an input is never empty")]
     pub const fn len(self) -> usize {
         self.channels * self.height * self.width
     }

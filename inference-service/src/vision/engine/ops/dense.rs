@@ -1,5 +1,5 @@
 //! Dense convolutions with bias and ReLU: 1x1, and 3x3 with padding 1 and
-//! stride 1 or 2.
+//! stride 1 or 2, which a 1x1 may follow in the same pass.
 //!
 //! A tile of pixels is gathered so that it fits the first cache, then
 //! multiplied with all weights. tract's own pays for packing what is too small
@@ -50,12 +50,17 @@ pub struct Dense {
     pub kernel: DenseKernel,
     /// With the values under the kernel in the order channel, row, column.
     pub weights: Arc<DenseWeights>,
+    /// A 1x1 convolution of the result. After the first layer of a detector it
+    /// saves the largest tensor of the model.
+    pub then: Option<Arc<DenseWeights>>,
 }
 
 /// As for [`super::depthwise::Depthwise`].
 impl PartialEq for Dense {
     fn eq(&self, other: &Self) -> bool {
-        self.kernel == other.kernel && Arc::ptr_eq(&self.weights, &other.weights)
+        let address = |weights: &Arc<_>| Arc::as_ptr(weights);
+        let weights = |op: &Self| (address(&op.weights), op.then.as_ref().map(address));
+        self.kernel == other.kernel && weights(self) == weights(other)
     }
 }
 
@@ -66,10 +71,16 @@ impl Dense {
         self.weights.inputs / self.kernel.taps()
     }
 
+    /// Room for a tile between the two layers; none where there is one.
+    fn middle(&self, tile_px: usize) -> Vec<f32> {
+        vec![0.0; if self.then.is_some() { tile_px * self.weights.outputs } else { 0 }]
+    }
+
     fn output_shape(&self, input: &[usize]) -> TractResult<[usize; 4]> {
         let (height, width) = plane_size(input, self.input_channels())?;
         let stride = self.kernel.stride();
-        Ok([1, self.weights.outputs, output_side(height, stride), output_side(width, stride)])
+        let outputs = self.then.as_ref().unwrap_or(&self.weights).outputs;
+        Ok([1, outputs, output_side(height, stride), output_side(width, stride)])
     }
 }
 
@@ -79,7 +90,8 @@ impl Op for Dense {
     }
 
     fn info(&self) -> TractResult<Vec<String>> {
-        Ok(vec![format!("{:?}, {} inputs, {} outputs", self.kernel, self.weights.inputs, self.weights.outputs)])
+        let channels = [Some(&self.weights), self.then.as_ref()].map(|weights| weights.map(|weights| weights.outputs));
+        Ok(vec![format!("{:?}, {} inputs, outputs {channels:?}", self.kernel, self.weights.inputs)])
     }
 
     op_as_typed_op!();
@@ -132,6 +144,7 @@ impl Tiles<'_> {
     #[inline(always)]
     fn point<S: Simd>(self, simd: S, tile: &mut [f32]) {
         let plane = self.size.0 * self.size.1;
+        let mut middle = self.op.middle(tile_px::<S>());
         for at in (0..plane).step_by(tile_px::<S>()) {
             let count = tile_px::<S>().min(plane - at);
             // Channels lie a power of two apart more often than not, which
@@ -142,7 +155,7 @@ impl Tiles<'_> {
                     simd.store(simd.load_up_to(x), tile);
                 }
             }
-            multiply(simd, &self.op.weights, tile, TileOutput { to: self.to, plane, at, count });
+            finish(self.op, tile, &mut middle, TileOutput { to: self.to, plane, at, count });
         }
     }
 
@@ -152,6 +165,7 @@ impl Tiles<'_> {
         let (height, width) = self.size;
         let (to_height, to_width) = (output_side(height, STRIDE), output_side(width, STRIDE));
         let zeros = vec![0.0; width];
+        let mut middle = self.op.middle(tile_px::<S>());
         for to_y in 0..to_height {
             for at in (0..to_width).step_by(tile_px::<S>()) {
                 let count = tile_px::<S>().min(to_width - at);
@@ -170,8 +184,16 @@ impl Tiles<'_> {
                     }
                 }
                 let output = TileOutput { to: self.to, plane: to_height * to_width, at: to_y * to_width + at, count };
-                multiply(simd, &self.op.weights, tile, output);
+                finish(self.op, tile, &mut middle, output);
             }
         }
     }
+}
+
+/// Multiplies one gathered tile.
+fn finish(op: &Dense, tile: &[f32], middle: &mut [f32], output: TileOutput<'_>) {
+    let Some(then) = &op.then else { return multiply(&op.weights, tile, output) };
+    let plane = middle.len() / op.weights.outputs;
+    multiply(&op.weights, tile, TileOutput { to: middle, plane, at: 0, count: plane });
+    multiply(then, middle, output);
 }

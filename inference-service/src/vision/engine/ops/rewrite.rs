@@ -38,29 +38,25 @@ fn replace(
     // One picture: a batch of more is not worth a second kernel.
     let is_one_picture = fact.shape.as_concrete().is_some_and(|shape| shape.len() == 4 && shape[0] == 1);
     rule_if!(is_one_picture && fact.datum_type == f32::datum_type());
-    rule_if_some!(weights = &model.outlet_fact(node.inputs[1])?.konst);
-    rule_if_some!(biases = &model.outlet_fact(node.inputs[2])?.konst);
-    rule_if!(weights.datum_type() == f32::datum_type() && biases.datum_type() == f32::datum_type());
-    let weights = weights.try_as_plain_ram()?;
-    let weights = weights.as_slice::<f32>()?;
-    let biases = biases.try_as_plain_ram()?;
-    let mut biases = biases.as_slice::<f32>()?.to_vec();
-    if let [one] = biases[..] {
-        biases = vec![one; conv.output_channels()];
-    }
+    rule_if_some!((weights, biases) = constants(model, node, conv)?);
 
     let relu = only_reader(model, node).filter(|reader| is_relu(model, reader));
     let mut last = relu.unwrap_or(node);
     let op: Box<dyn TypedOp> = match shape {
         Shape::Dense(kernel) => {
-            let weights = Arc::new(DenseWeights::new(level, weights, &biases, relu.is_some()));
-            Box::new(Dense { kernel, weights })
+            let weights = Arc::new(DenseWeights::new(level, &weights, &biases, relu.is_some()));
+            let mut then = None;
+            if let Some((point, weights, biases)) = point_after(model, last)? {
+                let relu = only_reader(model, point).filter(|reader| is_relu(model, reader));
+                last = relu.unwrap_or(point);
+                then = Some(Arc::new(DenseWeights::new(level, &weights, &biases, relu.is_some())));
+            }
+            Box::new(Dense { kernel, weights, then })
         }
         Shape::Depthwise { stride } => {
             let pool = only_reader(model, last).filter(|reader| stride == 1 && is_pool(reader));
             last = pool.unwrap_or(last);
-            let kernels = weights.as_chunks().0.to_vec();
-            let weights = Arc::new(DepthwiseWeights { kernels, biases });
+            let weights = Arc::new(DepthwiseWeights { kernels: weights.as_chunks().0.to_vec(), biases });
             Box::new(Depthwise { level, weights, stride, relu: relu.is_some(), pool: pool.is_some() })
         }
     };
@@ -69,6 +65,34 @@ fn replace(
     let output = patch.wire_node(format!("{name}.own"), op, &[input])?;
     patch.shunt_outside(model, last.id.into(), output[0])?;
     Ok(Some(patch))
+}
+
+/// Weights, and one bias for each output channel, where both are known floats.
+fn constants(model: &TypedModel, node: &TypedNode, conv: &Conv) -> TractResult<Option<(Vec<f32>, Vec<f32>)>> {
+    let floats = |input: usize| -> TractResult<Option<Vec<f32>>> {
+        rule_if_some!(value = &model.outlet_fact(node.inputs[input])?.konst);
+        rule_if!(value.datum_type() == f32::datum_type());
+        Ok(Some(value.try_as_plain_ram()?.as_slice::<f32>()?.to_vec()))
+    };
+    rule_if_some!(weights = floats(1)?);
+    rule_if_some!(mut biases = floats(2)?);
+    if let [one] = biases[..] {
+        biases = vec![one; conv.output_channels()];
+    }
+    Ok(Some((weights, biases)))
+}
+
+/// The 1x1 convolution that alone reads `node`, with its constants.
+#[allow(clippy::type_complexity, reason = "a node with its two constants")]
+fn point_after<'a>(
+    model: &'a TypedModel,
+    node: &TypedNode,
+) -> TractResult<Option<(&'a TypedNode, Vec<f32>, Vec<f32>)>> {
+    rule_if_some!(reader = only_reader(model, node));
+    rule_if_some!(conv = reader.op_as::<Conv>());
+    rule_if!(matches!(shape(conv), Some(Shape::Dense(DenseKernel::Point))));
+    rule_if_some!((weights, biases) = constants(model, reader, conv)?);
+    Ok(Some((reader, weights, biases)))
 }
 
 enum Shape {

@@ -28,20 +28,22 @@ struct Layer {
     width: usize,
     relu: bool,
     pool: bool,
+    /// Output channels of a 1x1 convolution after it.
+    then: Option<usize>,
 }
 
 fn layers() -> impl Strategy<Value = Layer> {
     let sizes = (1usize..40, 1usize..80, 1usize..20, 1usize..20);
     // Which of the three operators, its stride, and what follows.
-    let kinds = (0..3, 1usize..=2, any::<bool>(), any::<bool>());
-    (sizes, kinds).prop_map(|((height, width, inputs, outputs), (kind, stride, relu, pool))| {
-        let layer = Layer { group: 1, inputs, outputs, side: 3, stride, height, width, relu, pool: false };
+    let kinds = (0..3, 1usize..=2, any::<bool>(), any::<bool>(), proptest::option::of(1usize..20));
+    (sizes, kinds).prop_map(|((height, width, inputs, outputs), (kind, stride, relu, pool, then))| {
+        let layer = Layer { group: 1, inputs, outputs, side: 3, stride, height, width, relu, pool: false, then };
         match kind {
             0 => Layer { side: 1, stride: 1, ..layer },
             1 => layer,
             _ => {
                 let pool = pool && height.min(width) >= 2 * stride;
-                Layer { group: inputs, outputs: inputs, pool, ..layer }
+                Layer { group: inputs, outputs: inputs, pool, then: None, ..layer }
             }
         }
     })
@@ -70,6 +72,12 @@ impl Layer {
         if self.pool {
             let pool = MaxPool::new(spec(2, PaddingSpec::Valid, 2, outputs, outputs), None);
             last = model.wire_node("pool", pool, &last)?;
+        }
+        if let Some(then) = self.then {
+            let kernel = model.add_const("then.kernel", values(&[then, outputs, 1, 1], random)?)?;
+            let bias = model.add_const("then.bias", values(&[then], random)?)?;
+            let spec = spec(1, PaddingSpec::Valid, 1, outputs, then);
+            last = model.wire_node("then", Conv::new(spec, KernelFormat::OIHW, 1, None), &[last[0], kernel, bias])?;
         }
         model.select_output_outlets(&last)?;
         Ok(model)

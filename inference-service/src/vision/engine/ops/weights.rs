@@ -78,14 +78,29 @@ pub struct TileOutput<'a> {
     pub count: usize,
 }
 
-/// Multiplies the weights with a tile of pixels: `pixels` holds [`tile_px`]
-/// values for each input, of which the last may be of no use.
-#[inline(always)]
-pub fn multiply<S: Simd>(simd: S, weights: &DenseWeights, pixels: &[f32], output: TileOutput<'_>) {
-    if tile_channels(S::REGISTERS) == 8 {
-        all_channels::<S, 8>(simd, weights, pixels, output);
-    } else {
-        all_channels::<S, 4>(simd, weights, pixels, output);
+/// Multiplies `weights` with a tile of pixels: `pixels` holds [`tile_px`] values
+/// for each input, of which the last may be of no use.
+///
+/// A call of its own and not inlined into each gatherer: it is most of the code.
+pub fn multiply(weights: &DenseWeights, pixels: &[f32], output: TileOutput<'_>) {
+    weights.level.run(Multiply { weights, pixels, output });
+}
+
+struct Multiply<'a> {
+    weights: &'a DenseWeights,
+    pixels: &'a [f32],
+    output: TileOutput<'a>,
+}
+
+impl Kernel for Multiply<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { weights, pixels, output } = self;
+        if tile_channels(S::REGISTERS) == 8 {
+            all_channels::<S, 8>(simd, weights, pixels, output);
+        } else {
+            all_channels::<S, 4>(simd, weights, pixels, output);
+        }
     }
 }
 
