@@ -3,35 +3,30 @@
 //!
 //!     cargo run --release --example analyze -- \
 //!         --models ../shared/models --detector yunet_n --gender gender_dlib \
-//!         --sizes 320x256 --runs 5000 ../shared/media/CLIP.mjpeg
+//!         --sizes 320x256 --runs 5000 --raise-thresholds ../shared/media/CLIP.mjpeg
 //!
-//! `--default-allocator` leaves glibc as it comes.
+//! `--raise-thresholds` keeps glibc from mapping and unmapping every tensor.
 
 use std::time::{Duration, Instant};
 
 use flatframe_shared::frame::Rotation;
-use inference_service::memory::settle_allocator;
 use inference_service::vision::{Analyzer, VisionConfig};
 
 fn main() {
     let mut config = VisionConfig::default();
-    let (mut runs, mut pictures, mut settle) = (5000, Vec::new(), true);
+    let (mut runs, mut pictures) = (5000, Vec::new());
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
-        let mut value = || args.next().expect("every option but --default-allocator has a value");
+        let mut value = || args.next().expect("every option but --raise-thresholds has a value");
         match arg.as_str() {
             "--models" => config.models_dir = value().into(),
             "--detector" => config.detector = value(),
             "--gender" => config.gender = value(),
             "--sizes" => config.input_sizes = value().split(',').map(|size| size.parse().expect("a size")).collect(),
             "--runs" => runs = value().parse().expect("a number of runs"),
-            "--default-allocator" => settle = false,
+            "--raise-thresholds" => raise_thresholds(),
             file => pictures.extend(jpegs(&std::fs::read(file).expect("a JPEG or a clip of JPEGs"))),
         }
-    }
-
-    if settle {
-        settle_allocator();
     }
 
     let bare = resident_bytes();
@@ -83,4 +78,13 @@ fn resident_bytes() -> u64 {
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux has it");
     let kib = line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
     kib.expect("a number of kB") << 10
+}
+
+fn raise_thresholds() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: mallopt only sets numbers, and no other thread runs yet.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 64 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 256 << 20);
+    }
 }

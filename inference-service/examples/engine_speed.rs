@@ -5,11 +5,10 @@
 //!
 //! More models: `--model FILE:CHANNELSxHEIGHTxWIDTH:OUTPUT,...`, with names of
 //! outputs as the file has them. `benches/engine_vs_ort.py` runs this beside
-//! ONNX Runtime, in turns. `--default-allocator` leaves glibc as it comes.
+//! ONNX Runtime, in turns. `--ops own` or `--ops tract` runs one of the two.
 
 use std::time::{Duration, Instant};
 
-use inference_service::memory::settle_allocator;
 use inference_service::vision::engine::onnx::{OnnxEngine, OpsPolicy};
 use inference_service::vision::engine::{Engine, InputShape};
 
@@ -21,28 +20,32 @@ struct Model {
 }
 
 fn main() {
-    let (mut seconds, mut models, mut settle) = (1.0, Vec::new(), true);
+    let (mut seconds, mut models) = (1.0, Vec::new());
+    let mut policies = vec![("tract", OpsPolicy::Tract), ("own", OpsPolicy::Own)];
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
-        let mut value = || args.next().expect("every option but --default-allocator has a value");
+        let mut value = || args.next().expect("every option has a value");
         match arg.as_str() {
             "--seconds" => seconds = value().parse().expect("a number of seconds"),
-            "--default-allocator" => settle = false,
+            "--ops" => {
+                let wanted = value();
+                policies.retain(|(name, _)| *name == wanted);
+            }
             "--model" => models.push(model(&value())),
             other => panic!("{other:?} is no option"),
         }
-    }
-    if settle {
-        settle_allocator();
     }
     if models.is_empty() {
         models = embedded();
     }
     for Model { name, onnx, input, outputs } in models {
-        for (ops, policy) in [("tract", OpsPolicy::Tract), ("own", OpsPolicy::Own)] {
+        for &(ops, policy) in &policies {
             let engine =
                 OnnxEngine::load_with(&onnx, input, &outputs, policy).unwrap_or_else(|error| panic!("{error}"));
-            let (times, faults) = run(&engine, Duration::from_secs_f64(seconds));
+            // On a thread of its own, as in the service: the allocator treats
+            // the first thread differently.
+            let run = || run(&engine, Duration::from_secs_f64(seconds));
+            let (times, faults) = std::thread::scope(|scope| scope.spawn(run).join().expect("the run ends"));
             let at = |part: usize| times[(times.len() - 1) * part / 100].as_secs_f64() * 1e3;
             println!(
                 "{name} {}x{} {ops}: median {:.4} ms, p10 {:.4}, least {:.4}, {} runs, {:.1} page faults a run, \

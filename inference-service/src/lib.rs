@@ -9,7 +9,6 @@ pub mod budget;
 pub mod cameras;
 pub mod config;
 pub mod intake;
-pub mod memory;
 pub mod metrics;
 pub mod results;
 pub mod server;

@@ -25,7 +25,6 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    inference_service::memory::settle_allocator();
     let args = Args::parse().service;
     let config = match Config::load(args.config.as_deref(), &args.set) {
         Ok(config) => config,

@@ -2,8 +2,8 @@
 //! for each [`Level`], chosen when a model is loaded.
 //!
 //! Kernels are safe code: a [`Simd`] value proves that the processor has the
-//! instructions, and loads and stores check the bounds of their slices. The only
-//! `unsafe` of the own ops is in this file.
+//! instructions, and loads and stores check the bounds of their slices. Apart from
+//! the line that makes an output, the `unsafe` of the own ops is in this file.
 
 /// Most lanes that any level has.
 pub const MAX_LANES: usize = 16;
@@ -85,9 +85,8 @@ pub trait Simd: Copy {
     fn store(self, lanes: Self::Lanes, to: &mut [f32]);
     /// `a * b + c`.
     fn mul_add(self, a: Self::Lanes, b: Self::Lanes, c: Self::Lanes) -> Self::Lanes;
-    /// The greater of each pair.
+    /// The greater of each pair; where `b` is no number, `b`.
     fn max(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
-
     /// Splits `a` followed by `b` into the values at even and at odd places.
     fn even_odd(self, a: Self::Lanes, b: Self::Lanes) -> (Self::Lanes, Self::Lanes);
     /// Moves every value one lane up, from zero in the first.

@@ -153,7 +153,7 @@ fn one_tile<S: Simd, const CHANNELS: usize, const REGISTERS: usize>(
     for (sums, to) in sums.iter().zip(output.to.chunks_exact_mut(output.plane)) {
         let to = &mut to[output.at..output.at + output.count];
         for (sum, to) in sums.iter().zip(to.chunks_mut(S::LANES)) {
-            simd.store_up_to(simd.max(*sum, floor), to);
+            simd.store_up_to(simd.max(floor, *sum), to);
         }
     }
 }
