@@ -1,5 +1,5 @@
 //! Milliseconds per run of models, one thread, with tract's own operators and
-//! with ours. Prints one line for each round; judges nothing.
+//! with ours. Prints one line for each; judges nothing.
 //!
 //!     cargo run --release -p inference-service --example engine_speed -- --seconds 2
 //!
