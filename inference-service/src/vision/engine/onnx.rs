@@ -1,4 +1,4 @@
-//! ONNX models on tract. Beside it, only [`super::ops`] names tract.
+//! ONNX models on tract. Beside it, only our operators (`ops`) name tract.
 //!
 //! Must not decide anything: which model, which size and what the numbers mean
 //! is said by the caller.
