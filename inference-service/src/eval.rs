@@ -11,10 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use flatframe_shared::frame::PictureSize;
 use flatframe_shared::jpeg;
+use flatframe_shared::resize::{Filter, RgbResizer};
 use serde::Serialize;
 
 pub mod dataset;
@@ -346,7 +345,7 @@ struct Picture<'a> {
 struct PictureReader {
     limit: PictureSize,
     max_side_px: Option<u32>,
-    resizer: Resizer,
+    resizer: RgbResizer,
     /// Kept to reuse the allocation.
     file: Vec<u8>,
     /// Kept to reuse the allocation.
@@ -358,7 +357,8 @@ struct PictureReader {
 impl PictureReader {
     fn new(limit: PictureSize, max_side_px: Option<u32>) -> Self {
         let (file, rgb, shrunk) = (Vec::new(), Vec::new(), Vec::new());
-        Self { limit, max_side_px, resizer: Resizer::new(), file, rgb, shrunk }
+        // As in the reference figures.
+        Self { limit, max_side_px, resizer: RgbResizer::new(Filter::Mean), file, rgb, shrunk }
     }
 
     /// The picture, or why it is left out.
@@ -382,7 +382,8 @@ impl PictureReader {
         let factor = max_px as f32 / longer_px as f32;
         let side = |px: u32| ((px as f32 * factor).round() as u32).max(1);
         let size = PictureSize::new(side(stored.width_px), side(stored.height_px));
-        self.shrink(stored, size);
+        self.shrunk.resize(3 * size.pixels() as usize, 0);
+        self.resizer.resize(&self.rgb, stored, &mut self.shrunk, size);
         Ok(Picture { rgb: &self.shrunk, size, factor, time: start.elapsed() })
     }
 
@@ -398,17 +399,6 @@ impl PictureReader {
             true => Err(format!("it has more than {MAX_PICTURE_BYTES} bytes")),
             false => Ok(()),
         }
-    }
-
-    fn shrink(&mut self, stored: PictureSize, size: PictureSize) {
-        self.shrunk.resize(3 * size.pixels() as usize, 0);
-        let from = ImageRef::new(stored.width_px, stored.height_px, &self.rgb, PixelType::U8x3)
-            .expect("the decoder gave it this size");
-        let mut to = Image::from_slice_u8(size.width_px, size.height_px, &mut self.shrunk, PixelType::U8x3)
-            .expect("the buffer was just given this size");
-        // The mean of all pixels under each, as in the reference figures.
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Box));
-        self.resizer.resize(&from, &mut to, &options).expect("both pictures are U8x3");
     }
 }
 

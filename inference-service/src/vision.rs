@@ -19,7 +19,7 @@ mod config;
 
 mod decode;
 mod detect;
-mod engine;
+pub mod engine;
 mod gender;
 mod postprocess;
 mod preprocess;

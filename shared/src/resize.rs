@@ -1,5 +1,5 @@
-//! Resizes pictures. Knows one kind, interleaved RGB with 8 bits a channel,
-//! and one filter, so that the library's code for all others is not compiled.
+//! Resizes pictures. Knows one kind, interleaved RGB with 8 bits a channel, so
+//! that the library's code for all others is not compiled.
 
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
@@ -7,16 +7,32 @@ use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::frame::PictureSize;
 
+/// Which pixels count for one of the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Filter {
+    /// Those around it, the nearer the more: a triangle as wide as the
+    /// shrinking asks for.
+    #[default]
+    Triangle,
+    /// Those under it, all alike.
+    Mean,
+}
+
 /// Resizes RGB pictures with memory that it keeps between calls: at most one
 /// picture that is shrunk in one direction only.
 #[derive(Debug, Clone, Default)]
 pub struct RgbResizer {
+    filter: Filter,
     resizer: Resizer,
 }
 
 impl RgbResizer {
-    /// Resizes `from`, of `from_size`, into `to`, of `to_size`. The filter is a
-    /// triangle as wide as the shrinking asks for: every pixel counts.
+    /// A resizer with that filter.
+    pub fn new(filter: Filter) -> Self {
+        Self { filter, resizer: Resizer::new() }
+    }
+
+    /// Resizes `from`, of `from_size`, into `to`, of `to_size`.
     ///
     /// # Panics
     /// When a buffer does not hold `3 * width * height` bytes.
@@ -25,7 +41,11 @@ impl RgbResizer {
             .expect("the source buffer holds a picture of its size");
         let mut to = TypedImage::<U8x3>::from_buffer(to_size.width_px, to_size.height_px, to)
             .expect("the target buffer holds a picture of its size");
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
+        let filter = match self.filter {
+            Filter::Triangle => FilterType::Bilinear,
+            Filter::Mean => FilterType::Box,
+        };
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
         self.resizer.resize_typed(&from, &mut to, &options).expect("the whole source is resized");
     }
 }
@@ -41,10 +61,12 @@ mod tests {
         let (from_size, to_size) = (PictureSize::new(8, 8), PictureSize::new(4, 4));
         let stripes: Vec<u8> = (0..8 * 8).flat_map(|at| [if at % 2 == 0 { 0 } else { 200 }, 7, at as u8]).collect();
         let mut to = vec![0; 3 * 4 * 4];
-        RgbResizer::default().resize(&stripes, from_size, &mut to, to_size);
-        for pixel in to.chunks_exact(3) {
-            assert!((70..=130).contains(&pixel[0]), "{pixel:?}");
-            assert_eq!(pixel[1], 7);
+        for (filter, reds) in [(Filter::Triangle, 70..=130), (Filter::Mean, 100..=100)] {
+            RgbResizer::new(filter).resize(&stripes, from_size, &mut to, to_size);
+            for pixel in to.chunks_exact(3) {
+                assert!(reds.contains(&pixel[0]), "{filter:?}: {pixel:?}");
+                assert_eq!(pixel[1], 7);
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 use flatframe_shared::frame::PictureSize;
 
 pub mod onnx;
+mod ops;
 pub mod stub;
 
 /// An engine could not load a model or run it.
@@ -31,6 +32,7 @@ impl InputShape {
     }
 
     /// Number of values.
+    #[expect(clippy::len_without_is_empty, reason = "an input is never empty")]
     pub const fn len(self) -> usize {
         self.channels * self.height * self.width
     }

@@ -1,4 +1,4 @@
-//! ONNX models on tract. The only file that names tract.
+//! ONNX models on tract. Beside it, only our operators (`ops`) name tract.
 //!
 //! Must not decide anything: which model, which size and what the numbers mean
 //! is said by the caller.
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{DimLike, TractErrorContext};
 
+use super::ops::{self, Level};
 use super::{Engine, EngineError, EngineMemory, EngineState, InputShape};
 
 // The four figures below bound what `examples/analyze.rs` showed with glibc for
@@ -25,6 +26,16 @@ const WEIGHT_COPIES: u64 = 4;
 /// that keeps freed memory keeps gaps (at 1280x704 it held 2.9 times as much).
 const GAPS: u64 = 3;
 
+/// Which operators a plan is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpsPolicy {
+    /// Own ones where there are any, with the best instructions that the
+    /// processor has: what the service uses.
+    Own,
+    /// tract's own only: to compare with.
+    Tract,
+}
+
 /// An optimised plan.
 pub struct OnnxEngine {
     plan: Arc<TypedRunnableModel>,
@@ -40,21 +51,27 @@ impl OnnxEngine {
     /// Fails when the file is no ONNX model, does not take this shape, or has
     /// no output of a name; the text lists the names that it has.
     pub fn load(onnx: &[u8], input: InputShape, outputs: &[String]) -> Result<Self, EngineError> {
-        Self::load_plan(onnx, input, outputs).map_err(engine_error)
+        Self::load_with(onnx, input, outputs, OpsPolicy::Own)
     }
 
-    fn load_plan(onnx: &[u8], input: InputShape, outputs: &[String]) -> TractResult<Self> {
-        // Exporters write shapes of one size into dynamic files (YuNet); tract
-        // infers better ones from the input.
-        let mut model = tract_onnx::onnx()
-            .with_ignore_value_info(true)
-            .with_ignore_output_shapes(true)
-            .model_for_read(&mut &onnx[..])?;
-        name_apart(&mut model);
-        let wanted = outputs.iter().map(|name| find_output(&model, name)).collect::<TractResult<Vec<_>>>()?;
-        model.select_output_outlets(&wanted)?;
-        let shape = [1, input.channels, input.height, input.width];
-        let model = model.with_input_fact(0, f32::fact(shape).into())?.into_optimized()?;
+    /// [`OnnxEngine::load`] with a choice of operators.
+    pub fn load_with(onnx: &[u8], input: InputShape, outputs: &[String], ops: OpsPolicy) -> Result<Self, EngineError> {
+        let level = (ops == OpsPolicy::Own).then(Level::best);
+        Self::load_plan(onnx, input, outputs, level).map_err(engine_error)
+    }
+
+    /// With own operators at `level`, or with tract's only.
+    pub(super) fn load_plan(
+        onnx: &[u8],
+        input: InputShape,
+        outputs: &[String],
+        level: Option<Level>,
+    ) -> TractResult<Self> {
+        let mut model = read(onnx, input, outputs)?;
+        if let Some(level) = level {
+            ops::rewrite(&mut model, level)?;
+        }
+        let model = model.into_optimized()?;
 
         let output_shapes = (0..outputs.len())
             .map(|index| {
@@ -68,6 +85,21 @@ impl OnnxEngine {
         let memory = memory(&plan, onnx.len() as u64, &output_shapes)?;
         Ok(Self { plan, input, output_shapes, memory })
     }
+}
+
+/// The model as the file has it, for one input shape.
+pub(super) fn read(onnx: &[u8], input: InputShape, outputs: &[String]) -> TractResult<TypedModel> {
+    // Exporters write shapes of one size into dynamic files (YuNet); tract
+    // infers better ones from the input.
+    let mut model = tract_onnx::onnx()
+        .with_ignore_value_info(true)
+        .with_ignore_output_shapes(true)
+        .model_for_read(&mut &onnx[..])?;
+    name_apart(&mut model);
+    let wanted = outputs.iter().map(|name| find_output(&model, name)).collect::<TractResult<Vec<_>>>()?;
+    model.select_output_outlets(&wanted)?;
+    let shape = [1, input.channels, input.height, input.width];
+    model.with_input_fact(0, f32::fact(shape).into())?.into_typed()
 }
 
 /// Gives every node a name of its own, which tract demands; ONNX lets a node
