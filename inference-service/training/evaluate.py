@@ -112,6 +112,7 @@ def gender_figures(classifier, found):
 def main():
     parser = arguments(__doc__)
     parser.add_argument("--models", type=Path, default=MODELS, help="folder of our exported models")
+    parser.add_argument("--only", choices=("detector", "gender"))
     parser.add_argument("--json", action="store_true", help="end with one line of all figures")
     options = parser.parse_args()
     detectors = {
@@ -125,12 +126,12 @@ def main():
     }
     figures = {}
     rows = [r for r in read_manifest(options.data / "wider_val_200") if r.split == "eval"]
-    for name, detector in detectors.items():
+    for name, detector in detectors.items() if options.only != "gender" else ():
         for side in (416, 320):
             for size, (ap, faces) in detection_figures(detector, rows, side, (10, 16, 32)).items():
                 figures[f"{name}, wider_val_200 at {side}, faces >= {size} px"] = ap
                 print(f"{name:13} wider_val_200 at {side}, faces >= {size} px ({faces}): {ap:.3f}", flush=True)
-    for folder in GENDER_SETS:
+    for folder in GENDER_SETS if options.only != "detector" else ():
         rows = [r for r in read_manifest(options.data / folder) if r.split == "eval" and r.gender]
         for detector in ("yunet-n", "flatface-det"):
             found = list(found_faces(detectors[detector], rows))

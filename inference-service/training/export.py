@@ -17,7 +17,7 @@ from data import SCENES, Prepared, arguments
 from detector import STRIDES, FlatfaceDet, iou
 from evaluate import Flatface
 from gender import PADDING, SIDE, TARGETS, FlatfaceGender
-from teachers import DlibGender, session, shrink
+from teachers import session, shrink
 
 HERE = Path(__file__).resolve().parent
 OPSET = 13
@@ -111,8 +111,8 @@ def detector_graph(net, metadata):
     return g.model("flatface-det", [tensor("input", [1, 3, "H", "W"])], outputs, metadata)
 
 
-def gender_graph(net, temperature, metadata):
-    """FlatfaceGender as ONNX: input 1 x 3 x 40 x 40, output male_logit 1 x 1, calibrated."""
+def gender_graph(net, metadata):
+    """FlatfaceGender as ONNX: input 1 x 3 x 40 x 40, output male_logit 1 x 1."""
     net = net.eval()
     g = Graph()
     x = g.conv("stem", "input", net.stem, net.stem_norm, scale=INPUT_SCALE)
@@ -121,8 +121,8 @@ def gender_graph(net, temperature, metadata):
         y = g.conv(f"block{i}.depthwise", y, block.depthwise, block.norm2)
         x = g.add("Add", [x, y], f"block{i}.sum") if block.adds else y
     flat = g.add("Flatten", [x], "flat", axis=1)
-    weight = g.weight("last.weight", net.last.weight.detach().numpy() / temperature)
-    bias = g.weight("last.bias", net.last.bias.detach().numpy() / temperature)
+    weight = g.weight("last.weight", net.last.weight.detach().numpy())
+    bias = g.weight("last.bias", net.last.bias.detach().numpy())
     g.add("Gemm", [flat, weight, bias], "male_logit", transB=1)
     return g.model(
         "flatface-gender", [tensor("input", [1, 3, SIDE, SIDE])], [tensor("male_logit", [1, 1])], metadata
@@ -168,13 +168,20 @@ def best_threshold(detector, prepared):
 
 
 def calibrate(logits, labels, groups):
-    """Temperature by likelihood, then the half-width of the unknown band; groups weigh alike."""
-    weights = sum((groups == g) / np.count_nonzero(groups == g) for g in np.unique(groups))
-    temperatures = np.exp(np.linspace(-1, 1.5, 251))
-    signed = np.where(labels == 1, -logits, logits)
-    losses = [(weights * np.logaddexp(0, signed / t)).sum() for t in temperatures]
-    temperature = float(temperatures[int(np.argmin(losses))])
-    male = 1 / (1 + np.exp(-logits / temperature))
+    """Shift and temperature by likelihood, then the half-width of the unknown band.
+
+    Groups weigh alike, and women and men within each, so that neither's errors are favoured.
+    """
+    parts = np.char.add(groups, np.where(labels == 1, "M", "F"))
+    weights = sum((parts == p) / np.count_nonzero(parts == p) for p in np.unique(parts))
+    sign = np.where(labels == 1, -1, 1)
+    losses = {
+        (shift, temperature): (weights * np.logaddexp(0, sign * (logits - shift) / temperature)).sum()
+        for shift in np.linspace(-1.5, 1.5, 61)
+        for temperature in np.exp(np.linspace(-1, 1.5, 126))
+    }
+    shift, temperature = min(losses, key=losses.get)
+    male = 1 / (1 + np.exp((shift - logits) / temperature))
     for half in np.arange(0.0, 0.45, 0.01):
         decided = np.abs(male - 0.5) >= half
         right = (male > 0.5) == (labels == 1)
@@ -182,7 +189,7 @@ def calibrate(logits, labels, groups):
         if accuracy >= DECIDED_ACCURACY:
             break
     unknown = 1 - (weights * decided).sum() / weights.sum()
-    return temperature, round(float(half), 2), float(accuracy), float(unknown)
+    return shift, temperature, round(float(half), 2), float(accuracy), float(unknown)
 
 
 def save(model, path):
@@ -212,21 +219,21 @@ def main():
 
         net = FlatfaceGender()
         net.load_state_dict(torch.load(options.work / "gender" / "best.pt", map_location="cpu"))
-        faces = Faces(options.work, DlibGender(options.teachers / "gender_dlib.onnx"))
-        pixels, labels, group = faces.validation()
+        pixels, labels, group = Faces(options.work).validation()
         logits = predict(net, pixels, torch.device("cpu"))
-        temperature, half, accuracy, unknown = calibrate(logits, labels, group)
-        print(f"temperature {temperature:.2f}, unknown band 0.5 +- {half}: {unknown:.3f} unknown, "
+        shift, temperature, half, accuracy, unknown = calibrate(logits, labels, group)
+        print(f"shift {shift:.2f}, temperature {temperature:.2f}, unknown band 0.5 +- {half}: {unknown:.3f} unknown, "
               f"the rest {accuracy:.3f} right on the validation faces")
         metadata = {
             "colour": "BGR", "scale": "1", "mean": "0", "positive": "male",
             "unknown_band": f"{0.5 - half:.2f},{0.5 + half:.2f}", "padding": str(PADDING),
             "targets": ";".join(f"{x:.4f} {y:.4f}" for x, y in TARGETS),
         }
-        model = gender_graph(net, temperature, metadata)
         with torch.no_grad():
+            net.last.bias -= shift
             net.last.weight /= temperature
             net.last.bias /= temperature
+        model = gender_graph(net, metadata)
         print("gender differs from PyTorch by", fold_scale_check(net, model, (1, 3, SIDE, SIDE)))
         save(model, options.out / "flatface-gender.onnx")
 

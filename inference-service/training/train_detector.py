@@ -9,6 +9,7 @@ relit.
 
 import json
 from collections import deque
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -73,10 +74,10 @@ def raise_and_lower(targets, faces, side):
 
 
 class Batches(Dataset):
-    """Batch number i, made from the seed and i alone: pixels, targets, the teacher's features."""
+    """Batch number i, made from the seed and i alone: pixels, targets, the teacher's features if wanted."""
 
-    def __init__(self, work, yunet, side, size, count, seed):
-        self.work, self.yunet, self.side = work, yunet, side
+    def __init__(self, work, yunet, side, size, count, seed, features):
+        self.work, self.yunet, self.side, self.features = work, yunet, side, features
         self.size, self.count, self.seed = size, count, seed
         self.composer = None
 
@@ -89,7 +90,7 @@ class Batches(Dataset):
 
             cv2.setNumThreads(0)
             self.composer = Composer(Prepared(self.work), self.side)
-            self.teacher = YuNet(self.yunet, features=True)
+            self.teacher = YuNet(self.yunet, self.features)
         rng = np.random.default_rng((self.seed, number))
         canvases, labels = zip(*(self.composer(rng) for _ in range(self.size)))
         levels, features = self.teacher.dense(np.stack(canvases))
@@ -173,11 +174,6 @@ def validate(model, prepared, device):
     return figures
 
 
-def has_bfloat16(device):
-    """Whether 16-bit floats are faster than 32-bit ones; on a CPU that cannot multiply them they are not."""
-    return device.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
-
-
 def main():
     parser = arguments(__doc__)
     add_arguments(parser, steps=20000, rate=3e-3)
@@ -194,18 +190,22 @@ def main():
     out = options.work / "detector"
     out.mkdir(parents=True, exist_ok=True)
 
-    checkpoint = out / "checkpoint.pt"
+    start, best, spent, checkpoint = 0, 0.0, 0.0, out / "checkpoint.pt"
     prepared = Prepared(options.work)
     yunet = options.teachers / "yunet_n_dynamic.onnx"
-    batches = Batches(options.work, yunet, options.side, options.batch, options.steps, options.seed)
+    batches = Batches(
+        options.work, yunet, options.side, options.batch, options.steps, options.seed, options.hint_until > 0
+    )
     model = FlatfaceDet().to(device, memory_format=torch.channels_last)
     if options.origin and not checkpoint.exists():
         load_folded(model, options.origin)
-        # Batches from beyond the run's end, so that none is seen twice.
-        measured = (batches[options.steps + i][0].to(device).float() for i in range(WARM_BATCHES))
-        recover_norms(model, measured)
+        # A copy, because a loader must not inherit an open teacher; batches beyond the run's end.
+        beyond = copy(batches)
+        recover_norms(model, (beyond[options.steps + i][0].to(device).float() for i in range(WARM_BATCHES)))
         figures = validate(model, prepared, device)
-        print(f"from {options.origin}: {json.dumps(dict(zip(FIGURES, figures)))}", flush=True)
+        best = float(np.mean(figures))
+        torch.save(model.state_dict(), out / "best.pt")
+        print(json.dumps({"from": str(options.origin), **dict(zip(FIGURES, figures))}), flush=True)
     adapters = nn.ModuleList(nn.Conv2d(64, 64, 1) for _ in STRIDES).to(device)
     average = FlatfaceDet().to(device)
     average.load_state_dict(model.state_dict())
@@ -214,7 +214,6 @@ def main():
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 1e-3}, {"params": others, "weight_decay": 0}], lr=options.rate
     )
-    start, best, spent = 0, 0.0, 0.0
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device)
         for name, part in (("model", model), ("average", average), ("adapters", adapters)):
@@ -245,10 +244,10 @@ def main():
             earlier.append((pixels, maps))
             pixels, maps = pixels.to(device).float(), [m.to(device) for m in maps]
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_bfloat16(device)):
+        with torch.autocast(device.type, dtype=torch.bfloat16):
             maps_seen = model.features(pixels)
             hint = 0.0
-            if features is not None and progress < options.hint_until:
+            if features and progress < options.hint_until:
                 features = [f.to(device).float() for f in features]
                 if feature_scale is None:
                     feature_scale = [1 / (f.std((0, 2, 3), keepdim=True) + 0.1) for f in features]

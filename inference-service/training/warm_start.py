@@ -23,7 +23,8 @@ def folded_layers(net):
     for stage in ("stage4", "stage8", "stage16", "stage32"):
         separable |= {f"{stage}.{i}": layer for i, layer in enumerate(getattr(net, stage))}
     for i, stride in enumerate(STRIDES):
-        separable |= {f"lateral{stride}": net.lateral[i], f"shared{stride}": net.shared[i], f"last{stride}": net.heads[i]}
+        separable |= {f"lateral{stride}": net.lateral[i], f"shared{stride}": net.shared[i]}
+        separable[f"last{stride}"] = net.heads[i]
     for name, layer in separable.items():
         yield f"{name}.pointwise", layer.pointwise, None
         yield f"{name}.depthwise", layer.depthwise, layer.norm
@@ -32,7 +33,8 @@ def folded_layers(net):
 @torch.no_grad()
 def load_folded(net, path):
     """Copy the file's weights; the norms then add the folded biases and do nothing else."""
-    weights = {w.name: torch.from_numpy(numpy_helper.to_array(w).copy()) for w in onnx.load(str(path)).graph.initializer}
+    stored = onnx.load(str(path)).graph.initializer
+    weights = {w.name: torch.from_numpy(numpy_helper.to_array(w).copy()) for w in stored}
     used = {"double"}  # the factor of the resizing, no weight
     for name, conv, norm in folded_layers(net):
         conv.weight.copy_(weights[f"{name}.weight"] / (INPUT_SCALE if conv is net.stem else 1))
