@@ -37,8 +37,8 @@ pub(super) struct Calls {
 struct CallLedger {
     live: watch::Sender<usize>,
     next: AtomicU64,
-    /// Calls with an answer that the transport has not asked on for, and since
-    /// when: it asks again as soon as the client's window has room.
+    /// Calls with data that the transport took last and has not asked on for,
+    /// and since when: it asks again as soon as the client's window has room.
     unread: Mutex<HashMap<u64, Instant>>,
 }
 
@@ -135,7 +135,9 @@ impl Drop for Call {
     }
 }
 
-/// The body of an answer: asked for more only when the client has room.
+/// The body of an answer. The transport (hyper 1.12) takes a piece of it, waits
+/// until the client's window is open, hands the piece to its send buffer, and
+/// only then asks for the next.
 pub(super) struct Answer {
     body: Body,
     call: Call,

@@ -9,10 +9,13 @@ use tonic::{Request, Response, Status, Streaming};
 use super::*;
 use crate::r#gen::v1::frame_service_client::FrameServiceClient;
 use crate::r#gen::v1::frame_service_server::{FrameService, FrameServiceServer};
-use crate::r#gen::v1::{PublishRequest, PublishResponse};
+use crate::r#gen::v1::publish_response::Message;
+use crate::r#gen::v1::{Drain, PublishRequest, PublishResponse};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const IDLE: Duration = Duration::from_millis(100);
+/// More than tonic gathers before it hands data on: each message is its own.
+const MESSAGE_BYTES: usize = 40_000;
 
 /// A service whose answers never end and begin with `messages`.
 struct Endless {
@@ -29,7 +32,8 @@ impl FrameService for Endless {
     ) -> Result<Response<Self::PublishStream>, Status> {
         let (sender, receiver) = tokio::sync::mpsc::channel(self.messages.max(1));
         for _ in 0..self.messages {
-            let _ = sender.try_send(Ok(PublishResponse::default()));
+            let drain = Drain { reason: "x".repeat(MESSAGE_BYTES), ..Default::default() };
+            let _ = sender.try_send(Ok(PublishResponse { message: Some(Message::Drain(drain)) }));
         }
         tokio::spawn(async move {
             // Lives as long as the client's half of the stream.
@@ -140,8 +144,9 @@ async fn a_quiet_call_keeps_its_connection() {
 #[tokio::test]
 async fn a_client_that_takes_no_answer_is_cut() {
     let limits = ConnectionLimits { unread_deadline: IDLE, ..ConnectionLimits::default() };
-    let rig = Rig::start(limits, 64).await;
-    // Room for one byte: the first message does not fit.
+    let rig = Rig::start(limits, 2).await;
+    // Room for one byte: the transport keeps the first message, and does not
+    // ask for more than the second.
     let channel = rig.endpoint().initial_stream_window_size(1).connect().await.expect("connects");
     let (_half, _inbound) = open(channel).await;
     rig.until("cut", |counts| counts.cut.load(Relaxed) == 1).await;
