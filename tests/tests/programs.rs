@@ -56,6 +56,7 @@ async fn a_server_stopped_and_killed() {
     // The fault itself lasts so long.
     tokio::time::sleep_until((stopped + Duration::from_secs(30)).into()).await;
     let rate = (camera.counts().captured - captured) as f64 / stopped.elapsed().as_secs_f64();
+    println!("server under SIGSTOP for 30 s: the camera gives {rate:.1} of 50 frames/s");
     assert!(rate > LEAST_RATE, "the camera goes on meanwhile: {rate:.1} of 50 frames/s");
     server.signal(libc::SIGCONT).expect("continued");
     wait_analyzed(&camera, 50).await;
@@ -110,6 +111,7 @@ async fn sigterm_under_load(server_first: bool) {
         program.signal(libc::SIGTERM).expect("told");
         let start = Instant::now();
         let status = program.wait(RECOVERY).await.expect("ends in time");
+        println!("SIGTERM under load, server first {server_first}: {status} after {:.1?}", start.elapsed());
         assert!(status.success(), "{status} after {:?}", start.elapsed());
     }
     drop(silent);
