@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -36,12 +37,31 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     bail!("{name} is not built beside {:?}: run cargo build --workspace", std::env::current_exe()?)
 }
 
-/// A loopback address whose port is free now.
+/// First port given out; below those that the system gives to outgoing
+/// connections (32768 on Linux), so that none of them takes a port between the
+/// choice and the bind.
+const FIRST_PORT: u32 = 10_000;
+/// Ports that one process looks at before it begins anew.
+const PORTS_PER_PROCESS: u32 = 100;
+/// Processes whose ports do not meet.
+const PROCESSES: u32 = 220;
+
+/// A loopback address whose port is free, and that this process did not give
+/// out shortly before.
 ///
 /// # Errors
-/// When the system has none.
+/// When none is free.
 pub fn free_address() -> std::io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = FIRST_PORT + std::process::id() % PROCESSES * PORTS_PER_PROCESS;
+    for _ in 0..PORTS_PER_PROCESS {
+        let port = first + NEXT.fetch_add(1, Relaxed) % PORTS_PER_PROCESS;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port as u16));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    Err(std::io::ErrorKind::AddrNotAvailable.into())
 }
 
 impl Program {
@@ -51,10 +71,28 @@ impl Program {
     /// # Errors
     /// When it is not built or the system refuses.
     pub fn start(name: &str, config: &str) -> anyhow::Result<Self> {
+        Self::start_by(&[], name, config)
+    }
+
+    /// As [`Program::start`], started by another program that becomes it
+    /// (exec): `ip netns exec NAME`, or a shell that enters a cgroup first.
+    ///
+    /// # Errors
+    /// As [`Program::start`].
+    pub fn start_by(starter: &[&str], name: &str, config: &str) -> anyhow::Result<Self> {
         let mut file = tempfile::NamedTempFile::new()?;
         file.write_all(config.as_bytes())?;
         let log = || if std::env::var_os("FLATFRAME_TEST_LOG").is_some() { Stdio::inherit() } else { Stdio::null() };
-        let child = Command::new(binary(name)?)
+        let binary = binary(name)?;
+        let mut command = match starter {
+            [] => Command::new(binary),
+            [program, arguments @ ..] => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(binary);
+                command
+            }
+        };
+        let child = command
             .arg("--config")
             .arg(file.path())
             .stdin(Stdio::null())
