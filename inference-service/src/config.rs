@@ -84,6 +84,9 @@ pub struct Limits {
     /// Memory the process may use, in bytes; 0 takes the cgroup's limit, if
     /// there is one. A budget above it is refused.
     pub memory_bytes: u64,
+    /// Resident memory, in bytes, from which on less is taken; 0 takes 90 % of
+    /// the memory limit, or the budget where there is none.
+    pub soft_memory_bytes: u64,
 }
 
 impl Default for Limits {
@@ -102,6 +105,7 @@ impl Default for Limits {
             max_detect_bytes: 2 * 1024 * 1024,
             call_deadline_s: 10,
             memory_bytes: 0,
+            soft_memory_bytes: 0,
         }
     }
 }

@@ -5,11 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use flatframe_shared::budget::{Budget, Place};
 use flatframe_shared::histogram::Histogram;
 use flatframe_shared::ledger::ServerCounts;
 use flatframe_shared::metrics::{self, counter, gauge};
 use flatframe_shared::outcome::Outcome;
+use flatframe_shared::resources::{Resources, StageTime};
 use flatframe_shared::serve::ConnectionCounts;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -35,6 +35,18 @@ pub struct Stages {
     pub gender: Histogram,
 }
 
+impl Stages {
+    /// All, by name, along the frame's path.
+    pub fn all(&self) -> [(&'static str, &Histogram); 4] {
+        [("queued", &self.queued), ("decode", &self.decode), ("detect", &self.detect), ("gender", &self.gender)]
+    }
+
+    /// What each took so far.
+    pub fn times(&self) -> Vec<StageTime> {
+        self.all().into_iter().filter_map(|(name, histogram)| StageTime::of(name, &histogram.snapshot())).collect()
+    }
+}
+
 /// Everything that is shown.
 pub struct Sources {
     /// Cameras and their ledgers.
@@ -49,10 +61,8 @@ pub struct Sources {
     pub connections: Arc<ConnectionCounts>,
     /// Stages.
     pub stages: Arc<Stages>,
-    /// The computed bound.
-    pub budget: Budget,
-    /// Where data can wait.
-    pub places: Vec<Place>,
+    /// Memory, and what may wait.
+    pub resources: Arc<Resources>,
 }
 
 impl fmt::Debug for Sources {
@@ -84,7 +94,7 @@ impl Collector for Sources {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_frames(&mut encoder)?;
         self.encode_load(&mut encoder)?;
-        metrics::memory(&mut encoder, &self.budget, &self.places)
+        metrics::memory(&mut encoder, &self.resources)
     }
 }
 
@@ -119,15 +129,9 @@ impl Sources {
     }
 
     fn encode_load(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let stages = [
-            ("queued", &self.stages.queued),
-            ("decode", &self.stages.decode),
-            ("detect", &self.stages.detect),
-            ("gender", &self.stages.gender),
-        ];
         let help = "Time of one frame in a stage";
         let mut family = encoder.encode_descriptor("stage", help, Some(&Unit::Seconds), MetricType::Histogram)?;
-        for (stage, histogram) in stages {
+        for (stage, histogram) in self.stages.all() {
             histogram.encode(family.encode_family(&[("stage", stage)])?)?;
         }
         let service_s = self.dispatch.service().as_secs_f64();

@@ -1,5 +1,5 @@
-//! What happens once a second beside the frames: cameras are told the pace
-//! that is worth keeping, overload is told when it begins and ends, and once a
+//! What happens once a second beside the frames: memory is looked at, cameras
+//! are told the pace that is worth keeping, overload is told when it begins and ends, and once a
 //! minute each camera gets its summary line. Decides nothing itself.
 
 use std::sync::{Arc, PoisonError};
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cameras::Camera;
 use crate::intake::dispatch::Dispatch;
 use crate::intake::link::Intake;
-use crate::intake::pacing::{Demand, Pacing, is_noticeable};
+use crate::intake::pacing::{Demand, Load, Pacing, is_noticeable};
 use crate::metrics::Sources;
 
 /// Between two looks.
@@ -31,6 +31,7 @@ pub async fn run(mut pacing: Pacing, intake: Arc<Intake>, sources: Arc<Sources>,
         let detected = detected(&sources);
         let other_fps = (detected - detected_before) as f64 / TICK.as_secs_f64();
         detected_before = detected;
+        sources.resources.memory.look();
         if intake.dispatch.done() > 0 {
             tell_paces(&mut pacing, &intake, other_fps);
         }
@@ -57,7 +58,13 @@ fn tell_paces(pacing: &mut Pacing, intake: &Intake, other_fps: f64) {
         .map(|(pace, wanted_fps)| Demand { wanted_fps: f64::from(*wanted_fps), told_fps: pace.max_fps.map(f64::from) })
         .collect();
     let was_overloaded = pacing.is_overloaded();
-    let paces = pacing.tick(&demands, dispatch.service(), dispatch.workers(), other_fps);
+    let load = Load {
+        service: dispatch.service(),
+        workers: dispatch.workers(),
+        other_fps,
+        memory_is_short: intake.memory.is_pressed(),
+    };
+    let paces = pacing.tick(&demands, load);
     if pacing.is_overloaded() != was_overloaded {
         tell_overload(pacing.is_overloaded(), &demands, other_fps, dispatch);
     }

@@ -4,16 +4,17 @@
 
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use flatframe_shared::admin::{AdminState, serve_admin};
 use flatframe_shared::budget::{Budget, DoesNotFit, Place};
 use flatframe_shared::frame::Pace;
 use flatframe_shared::r#gen::{DESCRIPTORS, v1};
 use flatframe_shared::ledger::{ServerCounts, ServerLedger};
+use flatframe_shared::memory_watch::MemoryWatch;
 use flatframe_shared::process;
 use flatframe_shared::rate_log::RateLog;
-use flatframe_shared::resources::{ResourceApi, Resources};
+use flatframe_shared::resources::{Readings, ResourceApi, Resources};
 use flatframe_shared::serve::{ConnectionCounts, serve_grpc};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -24,7 +25,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::budget::{budget, connection_limits};
 use crate::cameras::Cameras;
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::intake::admission::Admitted;
 use crate::intake::dispatch::Dispatch;
 use crate::intake::link::{DRAIN_DEADLINE, Intake, MAX_OPENINGS};
@@ -141,8 +142,12 @@ impl Server {
         let dispatch = Arc::new(Dispatch::new(config.workers.threads(), ASSUMED_SERVICE));
         let stages = Arc::new(Stages::default());
         let workers = worker::start(&dispatch, &analyzer, &stages)?;
-        let intake = intake(&config, &analyzer, dispatch.clone(), shutdown.clone());
         let connections = Arc::new(ConnectionCounts::default());
+        let limits = &config.limits;
+        let mut resources = Resources::new(budget, Vec::new(), limits.memory_bytes, limits.soft_memory_bytes);
+        let intake = intake(&config, &analyzer, dispatch.clone(), resources.memory.clone(), shutdown.clone());
+        let slots = CallSlots::new(limits);
+        resources.places = places(&config, &intake, &connections, &slots);
         let sources = Arc::new(Sources {
             cameras: intake.cameras.clone(),
             detect_ledger: ServerLedger::new(),
@@ -150,12 +155,11 @@ impl Server {
             bus: intake.bus.clone(),
             connections: connections.clone(),
             stages,
-            places: places(&config, &intake, &connections),
-            budget,
+            resources: Arc::new(resources),
         });
         let (health, health_service) = tonic_health::server::health_reporter();
         set_health(&health, true).await;
-        let routes = routes(&config, &intake, &sources, health_service)?;
+        let routes = routes(&config, &intake, &sources, slots, health_service)?;
         let serving = tokio::spawn(serve_grpc(
             listeners.grpc,
             routes,
@@ -224,7 +228,13 @@ async fn set_health(health: &tonic_health::server::HealthReporter, serving: bool
     }
 }
 
-fn intake(config: &Config, analyzer: &Analyzer, dispatch: Arc<Dispatch>, shutdown: CancellationToken) -> Arc<Intake> {
+fn intake(
+    config: &Config,
+    analyzer: &Analyzer,
+    dispatch: Arc<Dispatch>,
+    memory: Arc<MemoryWatch>,
+    shutdown: CancellationToken,
+) -> Arc<Intake> {
     let limits = config.limits.clone();
     let bus = BusLimits {
         max_subscribers: limits.max_subscribers,
@@ -235,6 +245,7 @@ fn intake(config: &Config, analyzer: &Analyzer, dispatch: Arc<Dispatch>, shutdow
     Arc::new(Intake {
         max_size: config.vision.max_picture.0,
         dispatch,
+        memory,
         cameras: Arc::new(Cameras::new(limits.max_cameras)),
         bus: Arc::new(Bus::new(bus)),
         detector: analyzer.detector_name().into(),
@@ -249,15 +260,40 @@ fn intake(config: &Config, analyzer: &Analyzer, dispatch: Arc<Dispatch>, shutdow
     })
 }
 
-fn places(config: &Config, intake: &Arc<Intake>, connections: &Arc<ConnectionCounts>) -> Vec<Place> {
+/// Slots of calls that cost memory.
+struct CallSlots {
+    detect: Arc<Semaphore>,
+    clients: Arc<Semaphore>,
+}
+
+impl CallSlots {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            detect: Arc::new(Semaphore::new(limits.max_detect_calls)),
+            clients: Arc::new(Semaphore::new(limits.max_subscribers + MAX_SMALL_CALLS)),
+        }
+    }
+}
+
+fn places(config: &Config, intake: &Arc<Intake>, connections: &Arc<ConnectionCounts>, slots: &CallSlots) -> Vec<Place> {
     use std::sync::atomic::Ordering::Relaxed;
     let limits = &config.limits;
     let frames = limits.max_streams as u64 * u64::from(limits.window) + limits.max_detect_calls as u64;
     let (dispatch, cameras, bus) = (intake.dispatch.clone(), intake.cameras.clone(), intake.bus.clone());
     let (streams, subscribers, held, connections) = (intake.clone(), bus.clone(), bus.clone(), connections.clone());
     let queued = limits.max_subscribers as u64 * limits.subscriber_queue as u64;
+    let openings = intake.clone();
+    let taken = |name: &str, cap: usize, slots: &Arc<Semaphore>| {
+        let slots = slots.clone();
+        Place::new(name, cap as u64, move || (cap - slots.available_permits()) as u64)
+    };
     vec![
         Place::new("schedule", frames, move || dispatch.waiting() as u64),
+        Place::new("openings", MAX_OPENINGS as u64, move || {
+            (MAX_OPENINGS - openings.openings.available_permits()) as u64
+        }),
+        taken("detect_calls", limits.max_detect_calls, &slots.detect),
+        taken("client_calls", limits.max_subscribers + MAX_SMALL_CALLS, &slots.clients),
         Place::new("streams", limits.max_streams as u64, move || streams.streams() as u64),
         Place::new("cameras", limits.max_cameras as u64, move || cameras.len() as u64),
         Place::new("connections", limits.max_connections as u64, move || connections.open.load(Relaxed)),
@@ -271,6 +307,7 @@ fn routes(
     config: &Config,
     intake: &Arc<Intake>,
     sources: &Arc<Sources>,
+    slots: CallSlots,
     health: HealthServer<impl Health>,
 ) -> Result<Routes, StartError> {
     let limits = &config.limits;
@@ -290,15 +327,17 @@ fn routes(
         server_epoch: fastrand::u64(1..),
         shutdown: intake.shutdown.clone(),
     };
-    let resources = Resources {
-        started: Instant::now(),
-        budget: sources.budget.clone(),
-        places: sources.places.clone(),
+    let readings = Readings {
         balance: Box::new({
             let sources = sources.clone();
             move || sources.totals().balance()
         }),
+        stages: Box::new({
+            let sources = sources.clone();
+            move || sources.stages.times()
+        }),
     };
+    let resources = ResourceApi { resources: sources.resources.clone(), readings: Arc::new(readings) };
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -309,10 +348,9 @@ fn routes(
         .max_decoding_message_size(limits.max_detect_bytes as usize + MAX_REQUEST_BYTES);
     let results =
         v1::result_service_server::ResultServiceServer::new(results).max_decoding_message_size(MAX_REQUEST_BYTES);
-    let resources = v1::admin_service_server::AdminServiceServer::new(ResourceApi(Arc::new(resources)))
-        .max_decoding_message_size(MAX_REQUEST_BYTES);
-    let detect_slots = Arc::new(Semaphore::new(limits.max_detect_calls));
-    let client_slots = Arc::new(Semaphore::new(limits.max_subscribers + MAX_SMALL_CALLS));
+    let resources =
+        v1::admin_service_server::AdminServiceServer::new(resources).max_decoding_message_size(MAX_REQUEST_BYTES);
+    let CallSlots { detect: detect_slots, clients: client_slots } = slots;
     Ok(Routes::new(Admitted::new(frames, deadline))
         .add_service(Admitted::new(detect, deadline).with_slots(detect_slots))
         .add_service(Admitted::new(results, deadline).with_slots(client_slots.clone()))

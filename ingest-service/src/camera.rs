@@ -10,6 +10,7 @@ use flatframe_shared::budget::Place;
 use flatframe_shared::frame::{CameraHello, CameraId, SessionId};
 use flatframe_shared::histogram::Histogram;
 use flatframe_shared::ledger::{IngestCounts, IngestLedger};
+use flatframe_shared::memory_watch::MemoryWatch;
 use tokio::task::JoinHandle as TaskHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
@@ -105,6 +106,7 @@ impl Camera {
     pub(crate) fn start(
         plan: &CameraPlan,
         limits: &LimitsConfig,
+        memory: Arc<MemoryWatch>,
         endpoint: Endpoint,
         capture_stop: CancellationToken,
         finish: CancellationToken,
@@ -126,7 +128,7 @@ impl Camera {
                 outbox.put(frame, Instant::now());
             })?;
         let capture =
-            Capture::new(plan, view.ledger.clone(), view.status.clone(), view.slot.clone(), view.terms.clone());
+            Capture::new(plan, view.ledger.clone(), view.status.clone(), view.slot.clone(), view.terms.clone(), memory);
         let uplink = Uplink {
             endpoint,
             hello: hello(plan, view.session),

@@ -64,6 +64,10 @@ pub struct LimitsConfig {
     /// Memory that the computed budget of all cameras together must fit into,
     /// in bytes; 0: the limit of the cgroup, if there is one.
     pub memory_bytes: u64,
+    /// Resident memory, in bytes, from which on each camera takes one frame a
+    /// second at most; 0 takes 90 % of the memory limit, or the budget where
+    /// there is none.
+    pub soft_memory_bytes: u64,
 }
 
 /// Threads.
@@ -148,6 +152,7 @@ impl Default for LimitsConfig {
             mailbox_bytes: 1024 * 1024,
             max_in_flight: 4,
             memory_bytes: 0,
+            soft_memory_bytes: 0,
         }
     }
 }

@@ -10,10 +10,11 @@ use flatframe_shared::admin::{AdminState, serve_admin};
 use flatframe_shared::budget::{Budget, DoesNotFit, Place};
 use flatframe_shared::config::ConfigError;
 use flatframe_shared::r#gen::v1::admin_service_server::AdminServiceServer;
+use flatframe_shared::histogram::Histogram;
 use flatframe_shared::ledger::IngestCounts;
 use flatframe_shared::outcome::{DropReason, Outcome};
 use flatframe_shared::process;
-use flatframe_shared::resources::{ResourceApi, Resources};
+use flatframe_shared::resources::{Readings, ResourceApi, Resources, StageTime};
 use flatframe_shared::serve::{ConnectionCounts, ConnectionLimits, serve_grpc};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -143,16 +144,19 @@ impl Ingest {
         // What is started ends with these guards, also when an error follows.
         let (capture_stop, finish_now) = (shutdown.child_token(), CancellationToken::new());
         let (capture, finish) = (capture_stop.clone().drop_guard(), finish_now.clone().drop_guard());
+        let (memory_bytes, soft_bytes) = (config.limits.memory_bytes, config.limits.soft_memory_bytes);
+        let mut resources = Resources::new(budget, Vec::new(), memory_bytes, soft_bytes);
         let mut cameras = Vec::with_capacity(plans.len());
         for plan in &plans {
             let (endpoint, stop, finish) = (endpoint.clone(), capture_stop.clone(), finish_now.clone());
-            let camera = Camera::start(plan, &config.limits, endpoint, stop, finish);
+            let memory = resources.memory.clone();
+            let camera = Camera::start(plan, &config.limits, memory, endpoint, stop, finish);
             cameras.push(camera.map_err(StartError::Thread)?);
         }
 
         let views: Vec<CameraView> = cameras.iter().map(|camera| camera.view.clone()).collect();
-        let places: Vec<Place> = views.iter().flat_map(CameraView::places).collect();
-        let sources = Arc::new(Sources { cameras: views, budget, places });
+        resources.places = views.iter().flat_map(CameraView::places).collect();
+        let sources = Arc::new(Sources { cameras: views, resources: Arc::new(resources) });
         let admin_stop = CancellationToken::new();
         let (health, health_service) = health_reporter();
         let mut others = vec![tokio::spawn(observe(sources.clone(), health, capture_stop.clone()))];
@@ -165,8 +169,8 @@ impl Ingest {
             others.push(tokio::spawn(serve_admin(listener, Arc::new(state), admin_stop.clone())));
         }
         if let Some(listener) = admin_grpc {
-            let routes = Routes::new(AdminServiceServer::new(ResourceApi(Arc::new(resources(&sources)))))
-                .add_service(health_service);
+            let api = ResourceApi { resources: sources.resources.clone(), readings: Arc::new(readings(&sources)) };
+            let routes = Routes::new(AdminServiceServer::new(api)).add_service(health_service);
             let limits = ConnectionLimits { max_connections: MAX_ADMIN_CONNECTIONS, ..ConnectionLimits::default() };
             let counts = Arc::new(ConnectionCounts::default());
             others.push(tokio::spawn(serve_grpc(listener, routes, limits, counts, admin_stop.clone(), ADMIN_GRACE)));
@@ -174,7 +178,7 @@ impl Ingest {
         tracing::info!(
             cameras = cameras.len(),
             server = config.server.address,
-            budget_bytes = sources.budget.total_bytes(),
+            budget_bytes = sources.resources.budget.total_bytes(),
             "capturing"
         );
         Ok(Self {
@@ -208,12 +212,12 @@ impl Ingest {
 
     /// The computed bound of resident memory.
     pub fn budget(&self) -> &Budget {
-        &self.sources.budget
+        &self.sources.resources.budget
     }
 
     /// Where data can wait, with what it holds and may hold.
     pub fn places(&self) -> &[Place] {
-        &self.sources.places
+        &self.sources.resources.places
     }
 
     /// Address of `/livez`, `/readyz`, `/metrics`, if bound.
@@ -287,23 +291,28 @@ async fn bind(key: &'static str, address: &str) -> Result<Option<TcpListener>, S
     bound.map(Some).map_err(|reason| StartError::Bind { key, address: address.into(), reason })
 }
 
-fn resources(sources: &Arc<Sources>) -> Resources {
-    let balance = sources.clone();
-    Resources {
-        started: Instant::now(),
-        budget: sources.budget.clone(),
-        places: sources.places.clone(),
+fn readings(sources: &Arc<Sources>) -> Readings {
+    let (balance, latency) = (sources.clone(), sources.clone());
+    Readings {
         balance: Box::new(move || balance.totals().balance()),
+        stages: Box::new(move || {
+            let mut all = Histogram::default().snapshot();
+            for camera in &latency.cameras {
+                all.merge(&camera.latency().snapshot());
+            }
+            StageTime::of("capture_to_answer", &all).into_iter().collect()
+        }),
     }
 }
 
-/// Keeps `grpc.health.v1` true to the cameras, and writes one summary line per
-/// camera and minute.
+/// Keeps `grpc.health.v1` true to the cameras, looks at memory, and writes one
+/// summary line per camera and minute.
 async fn observe(sources: Arc<Sources>, health: HealthReporter, shutdown: CancellationToken) {
     let mut ticks = tokio::time::interval(HEALTH_TICK);
     let mut summary_due = Instant::now() + SUMMARY_PERIOD;
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
         set_health(&health, sources.ready().is_ok()).await;
+        sources.resources.memory.look();
         if Instant::now() < summary_due {
             continue;
         }

@@ -4,11 +4,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use flatframe_shared::budget::{Budget, Place};
 use flatframe_shared::frame::CameraState;
 use flatframe_shared::ledger::IngestCounts;
 use flatframe_shared::metrics::{self, gauge};
 use flatframe_shared::outcome::{DropReason, Outcome};
+use flatframe_shared::resources::Resources;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -26,10 +26,8 @@ const STATES: [CameraState; 4] = [CameraState::Connecting, CameraState::Live, Ca
 pub struct Sources {
     /// The cameras.
     pub cameras: Vec<CameraView>,
-    /// The computed bound.
-    pub budget: Budget,
-    /// Where data can wait.
-    pub places: Vec<Place>,
+    /// Memory, and what may wait.
+    pub resources: Arc<Resources>,
 }
 
 impl Sources {
@@ -69,7 +67,7 @@ impl Collector for Sources {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_frames(&mut encoder)?;
         self.encode_cameras(&mut encoder)?;
-        metrics::memory(&mut encoder, &self.budget, &self.places)
+        metrics::memory(&mut encoder, &self.resources)
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use flatframe_shared::frame::PictureSize;
 use flatframe_shared::jpeg;
 use flatframe_shared::ledger::{IngestCounts, IngestLedger};
+use flatframe_shared::memory_watch::MemoryWatch;
 use flatframe_shared::outcome::DropReason;
 use ingest_service::config::CameraConfig;
 use ingest_service::plan::CameraPlan;
@@ -93,7 +94,8 @@ async fn read(url: &str, wanted: u64, time: Duration) -> (IngestCounts, u64, u64
     let (slot, terms) = (Arc::<RawSlot>::default(), TermsCell::default());
     terms.set(Some(Terms { max_fps: None, max_size: LIMIT, max_frame_bytes: 1 << 20 }));
     let (ledger, stop) = (IngestLedger::new(), CancellationToken::new());
-    let capture = Capture::new(&plan, ledger.clone(), StatusCell::new(), slot.clone(), terms);
+    let memory = Arc::new(MemoryWatch::unlimited());
+    let capture = Capture::new(&plan, ledger.clone(), StatusCell::new(), slot.clone(), terms, memory);
     let task = tokio::spawn(source::run(source::of(&plan), capture, plan.no_picture, stop.clone()));
     let (decoded, undecodable) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let decoding = std::thread::spawn({

@@ -64,6 +64,11 @@ impl Snapshot {
         Self(histogram.cells.iter().map(|cell| cell.load(Relaxed)).collect())
     }
 
+    /// How many were counted.
+    pub fn count(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
     /// What was counted after `earlier`.
     pub fn since(&self, earlier: &Snapshot) -> Snapshot {
         Self(self.0.iter().zip(&earlier.0).map(|(now, then)| now - then).collect())
@@ -78,7 +83,7 @@ impl Snapshot {
 
     /// As [`Histogram::quantile`].
     pub fn quantile(&self, q: f64) -> Option<Duration> {
-        let count: u64 = self.0.iter().sum();
+        let count = self.count();
         let rank = ((count as f64 * q).ceil() as u64).clamp(1, count.max(1));
         let mut seen = 0;
         let place = self.0.iter().position(|&cell| {

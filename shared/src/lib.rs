@@ -2,8 +2,9 @@
 //!
 //! In reading order: the words ([`frame`], [`outcome`], [`ledger`]), how they
 //! travel ([`convert`], [`gen`], [`error`]), how a service runs ([`cli`],
-//! [`config`], [`budget`], [`process`], [`resources`], [`metrics`], [`shutdown`], [`serve`],
-//! [`admin`], [`telemetry`]), and the small parts ([`jpeg`], [`resize`], [`histogram`], [`backoff`], [`rate_log`]).
+//! [`config`], [`shutdown`], [`serve`], [`admin`], [`telemetry`]), what it may hold and holds ([`budget`],
+//! [`process`], [`allocator`], [`restarts`], [`memory_watch`], [`resources`], [`metrics`]), and the small parts
+//! ([`jpeg`], [`resize`], [`histogram`], [`trend`], [`backoff`], [`rate_log`]).
 
 pub mod frame;
 pub mod ledger;
@@ -15,21 +16,26 @@ pub mod error;
 pub mod r#gen;
 
 pub mod admin;
-pub mod budget;
 pub mod cli;
 pub mod config;
-pub mod metrics;
-pub mod process;
-pub mod resources;
 pub mod serve;
 pub mod shutdown;
 pub mod telemetry;
+
+pub mod allocator;
+pub mod budget;
+pub mod memory_watch;
+pub mod metrics;
+pub mod process;
+pub mod resources;
+pub mod restarts;
 
 pub mod backoff;
 pub mod histogram;
 pub mod jpeg;
 pub mod rate_log;
 pub mod resize;
+pub mod trend;
 
 /// Name and version of this build, as sent to peers.
 pub const SOFTWARE: &str = concat!("flatframe/", env!("CARGO_PKG_VERSION"));

@@ -1,10 +1,12 @@
 //! What the end-to-end tests, the demo and the benchmarks share: real services
-//! on real sockets, a camera that can misbehave, a wire that can be cut, and
-//! the pictures.
+//! on real sockets, a camera that can misbehave, a wire that can be cut, a
+//! memory limit, and the pictures.
 
 pub mod camera;
+pub mod cgroup;
 pub mod link;
 pub mod media;
+pub mod metrics;
 pub mod pair;
 pub mod program;
 pub mod wait;

@@ -6,11 +6,12 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use flatframe_shared::process::{ProcessUse, use_of_pid};
 use tokio::process::{Child, Command};
+use tonic::transport::Channel;
 
 /// A running program.
 pub struct Program {
@@ -37,6 +38,8 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     bail!("{name} is not built beside {:?}: run cargo build --workspace", std::env::current_exe()?)
 }
 
+/// Between two attempts to connect to a service that is starting.
+const CONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// First port given out; below those that the system gives to outgoing
 /// connections (32768 on Linux), so that none of them takes a port between the
 /// choice and the bind.
@@ -62,6 +65,21 @@ pub fn free_address() -> std::io::Result<SocketAddr> {
         }
     }
     Err(std::io::ErrorKind::AddrNotAvailable.into())
+}
+
+/// A connection to a service that may still be starting.
+///
+/// # Errors
+/// When it does not accept within `limit`.
+pub async fn connect(address: &str, limit: Duration) -> anyhow::Result<Channel> {
+    let until = Instant::now() + limit;
+    loop {
+        match Channel::from_shared(format!("http://{address}"))?.connect().await {
+            Ok(channel) => return Ok(channel),
+            Err(error) if Instant::now() > until => return Err(error).context(format!("{address} does not answer")),
+            Err(_) => tokio::time::sleep(CONNECT_PAUSE).await,
+        }
+    }
 }
 
 impl Program {

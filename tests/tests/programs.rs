@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use e2e::camera::{RawCamera, hello};
 use e2e::media::textured_jpeg;
+use e2e::metrics::metric;
 use e2e::pair::{Running, ingest_config};
-use e2e::program::{Program, binary, free_address};
+use e2e::program::{Program, binary, connect, free_address};
 use e2e::wait::{answered, until};
 use flatframe_shared::frame::PictureSize;
 use flatframe_shared::outcome::Outcome;
 use ingest_service::{CameraConfig, CameraView};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const SIZE: PictureSize = PictureSize::new(320, 240);
 const RECOVERY: Duration = Duration::from_secs(10);
@@ -75,17 +75,6 @@ async fn a_server_stopped_and_killed() {
     drop(server);
 }
 
-/// The value of a metric that has no labels, at `admin`; `None` before the
-/// service answers.
-async fn metric(admin: std::net::SocketAddr, name: &str) -> Option<f64> {
-    let mut socket = tokio::net::TcpStream::connect(admin).await.ok()?;
-    socket.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.ok()?;
-    let mut text = String::new();
-    socket.read_to_string(&mut text).await.ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-    line.parse().ok()
-}
-
 async fn received(admin: std::net::SocketAddr, frames: f64) {
     answered("frames arrive", RECOVERY, async || {
         metric(admin, "flatframe_inference_frames_received_total").await.filter(|now| *now >= frames)
@@ -135,10 +124,8 @@ async fn a_hung_engine_does_not_keep_the_process() {
     let (address, admin) = (free_address().expect("a port"), free_address().expect("a port"));
     let toml = inference_toml_with(address, admin, "time_us = 60000000\nwait = 'sleep'");
     let mut server = Program::start("inference-service", &toml).expect("starts");
-    let channel = answered("the server listens", RECOVERY, async || {
-        tonic::transport::Channel::from_shared(format!("http://{address}")).expect("a URL").connect().await.ok()
-    });
-    let (mut camera, _) = RawCamera::open(channel.await, hello("cam", 1)).await.expect("is welcome");
+    let channel = connect(&address.to_string(), RECOVERY).await.expect("listens");
+    let (mut camera, _) = RawCamera::open(channel, hello("cam", 1)).await.expect("is welcome");
     camera.send_frame(textured_jpeg(SIZE, 1), SIZE, Duration::from_secs(30)).await.expect("sends");
     received(admin, 1.0).await;
     server.signal(libc::SIGTERM).expect("told");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use flatframe_shared::convert;
 use flatframe_shared::frame::{CameraHello, Pace, PictureSize, ServerWelcome};
 use flatframe_shared::r#gen::v1;
+use flatframe_shared::memory_watch::MemoryWatch;
 use flatframe_shared::rate_log::RateLog;
 use flatframe_shared::serve::Connection;
 use tokio::sync::mpsc::error::TrySendError;
@@ -38,6 +39,8 @@ pub struct Intake {
     pub max_size: PictureSize,
     /// Where jobs go.
     pub dispatch: Arc<Dispatch>,
+    /// Says when memory is short.
+    pub memory: Arc<MemoryWatch>,
     /// Who is connected.
     pub cameras: Arc<Cameras>,
     /// Where results go.
@@ -213,7 +216,11 @@ impl StreamLink {
     fn grant(&self) {
         let dispatch = &self.intake.dispatch;
         let (streams, window) = (self.intake.streams(), self.intake.limits.window);
-        let usable = usable_window(window, self.hello.ttl, streams, dispatch.service(), dispatch.workers());
+        let usable = if self.intake.memory.is_pressed() {
+            1
+        } else {
+            usable_window(window, self.hello.ttl, streams, dispatch.service(), dispatch.workers())
+        };
         let frames = lock(&self.credits).grant(usable);
         if frames > 0 {
             self.send(v1::publish_response::Message::Credit(v1::Credit { frames }));

@@ -11,6 +11,8 @@ const OVERLOAD: f64 = 0.95;
 /// Shares are handed out up to this much above capacity, so that workers never
 /// wait for a frame; the surplus is superseded at the senders.
 const SURPLUS: f64 = 1.05;
+/// Part of what is wanted that is asked for while memory is short.
+const SHORT_MEMORY: f64 = 0.5;
 /// A pace rises by at most this factor a tick.
 const RECOVERY: f64 = 1.1;
 /// A change smaller than this is not worth a message.
@@ -30,6 +32,19 @@ pub struct Demand {
     pub wanted_fps: f64,
     /// What it was last told; `None`: no limit.
     pub told_fps: Option<f64>,
+}
+
+/// What the service can do and does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Load {
+    /// Expected time of one frame on one worker.
+    pub service: Duration,
+    /// Worker threads.
+    pub workers: usize,
+    /// Work done that is not paced (single calls), frames per second.
+    pub other_fps: f64,
+    /// Whether memory is short.
+    pub memory_is_short: bool,
 }
 
 /// Decides paces, tick by tick.
@@ -62,15 +77,20 @@ impl Pacing {
         self.calm_ticks.is_some_and(|ticks| ticks < CALM_TICKS)
     }
 
-    /// The pace for each demand, in order. `service` is the expected time of
-    /// one frame on one of `workers`; `other_fps` is work done that is not
+    /// The pace for each demand, in order. Work that is not
     /// paced (single calls): it takes its turn as one camera does, and gets a
-    /// share as one camera does.
-    pub fn tick(&mut self, demands: &[Demand], service: Duration, workers: usize, other_fps: f64) -> Vec<Pace> {
-        let capacity_fps = workers as f64 / service.as_secs_f64().max(1e-9);
+    /// share as one camera does. While memory is short, half of what is wanted
+    /// is all there is room for.
+    pub fn tick(&mut self, demands: &[Demand], load: Load) -> Vec<Pace> {
+        let Load { service, workers, other_fps, memory_is_short } = load;
         let others = (other_fps > 0.0).then_some(other_fps);
         let wanted: Vec<f64> = demands.iter().map(|demand| demand.wanted_fps).chain(others).collect();
-        let overloaded = wanted.iter().sum::<f64>() > capacity_fps * OVERLOAD;
+        let wanted_fps = wanted.iter().sum::<f64>();
+        let mut capacity_fps = workers as f64 / service.as_secs_f64().max(1e-9);
+        if memory_is_short {
+            capacity_fps = capacity_fps.min(wanted_fps) * SHORT_MEMORY;
+        }
+        let overloaded = wanted_fps > capacity_fps * OVERLOAD;
         self.calm_ticks = if overloaded { Some(0) } else { self.calm_ticks.map(|ticks| ticks.saturating_add(1)) };
         let level = if overloaded { fair_level(&wanted, capacity_fps * SURPLUS) } else { f64::INFINITY };
         self.step_size(level, overloaded);
@@ -148,6 +168,10 @@ mod tests {
 
     const SIZE: PictureSize = PictureSize::new(640, 480);
 
+    fn load(service_ms: u64, workers: usize, other_fps: f64) -> Load {
+        Load { service: Duration::from_millis(service_ms), workers, other_fps, memory_is_short: false }
+    }
+
     fn wants(fps: f64) -> Demand {
         Demand { wanted_fps: fps, told_fps: None }
     }
@@ -155,7 +179,7 @@ mod tests {
     #[test]
     fn below_capacity_nobody_is_limited() {
         let mut pacing = Pacing::new(SIZE, 1.0);
-        let paces = pacing.tick(&[wants(5.0), wants(10.0)], Duration::from_millis(10), 1, 0.0);
+        let paces = pacing.tick(&[wants(5.0), wants(10.0)], load(10, 1, 0.0));
         assert!(paces.iter().all(|pace| pace.max_fps.is_none() && pace.max_size == SIZE));
     }
 
@@ -163,7 +187,7 @@ mod tests {
     fn the_modest_keep_theirs() {
         // Capacity 100 frames/s, handed out up to 105.
         let mut pacing = Pacing::new(SIZE, 1.0);
-        let paces = pacing.tick(&[wants(5.0), wants(200.0), wants(60.0)], Duration::from_millis(10), 1, 0.0);
+        let paces = pacing.tick(&[wants(5.0), wants(200.0), wants(60.0)], load(10, 1, 0.0));
         let fps: Vec<_> = paces.iter().map(|pace| pace.max_fps).collect();
         assert_eq!(fps, [None, Some(50.0), Some(50.0)]);
     }
@@ -171,8 +195,20 @@ mod tests {
     #[test]
     fn single_calls_get_the_share_of_one_camera() {
         let mut pacing = Pacing::new(SIZE, 1.0);
-        let paces = pacing.tick(&[wants(200.0)], Duration::from_millis(10), 1, 10_000.0);
+        let paces = pacing.tick(&[wants(200.0)], load(10, 1, 10_000.0));
         assert_eq!(paces[0].max_fps, Some(52.5), "half of 100 frames/s and the surplus");
+    }
+
+    #[test]
+    fn short_memory_halves_what_is_asked_for() {
+        let mut pacing = Pacing::new(SIZE, 1.0);
+        let short = Load { memory_is_short: true, ..load(1, 1, 0.0) };
+        for _ in 0..3 {
+            let paces = pacing.tick(&[wants(20.0), wants(20.0)], short);
+            assert_eq!(paces[0].max_fps, Some(10.5), "half and the surplus, however often");
+        }
+        let after = pacing.tick(&[Demand { wanted_fps: 20.0, told_fps: Some(10.5) }], load(1, 1, 0.0));
+        assert_eq!(after[0].max_fps, Some(11.55), "back in steps");
     }
 
     /// 95 and 94.9 of 100 frames/s in turn: one state, not a change a second.
@@ -180,7 +216,7 @@ mod tests {
     fn at_the_edge_overload_begins_once() {
         let mut pacing = Pacing::new(SIZE, 1.0);
         let mut tick = |fps| {
-            pacing.tick(&[wants(fps)], Duration::from_millis(10), 1, 0.0);
+            pacing.tick(&[wants(fps)], load(10, 1, 0.0));
             pacing.is_overloaded()
         };
         assert!(!tick(90.0), "not before the first");
@@ -195,7 +231,7 @@ mod tests {
         let mut pacing = Pacing::new(SIZE, 1.0);
         let mut demand = Demand { wanted_fps: 20.0, told_fps: Some(10.0) };
         let mut ticks = 0;
-        while let Some(fps) = pacing.tick(&[demand], Duration::from_millis(1), 1, 0.0)[0].max_fps {
+        while let Some(fps) = pacing.tick(&[demand], load(1, 1, 0.0))[0].max_fps {
             assert!(f64::from(fps) <= demand.told_fps.expect("told") * 1.1001);
             demand.told_fps = Some(f64::from(fps));
             ticks += 1;
@@ -207,15 +243,15 @@ mod tests {
     fn rate_first_then_size_then_back() {
         let mut pacing = Pacing::new(SIZE, 1.0);
         let demands = [wants(10.0); 50];
-        let slow = Duration::from_millis(100);
-        assert_eq!(pacing.tick(&demands[..20], slow, 2, 0.0)[0].max_size, SIZE, "1.05 each is enough");
-        assert_eq!(pacing.tick(&demands, slow, 2, 0.0)[0].max_size, PictureSize::new(480, 360));
+        let slow = load(100, 2, 0.0);
+        assert_eq!(pacing.tick(&demands[..20], slow)[0].max_size, SIZE, "1.05 each is enough");
+        assert_eq!(pacing.tick(&demands, slow)[0].max_size, PictureSize::new(480, 360));
         for _ in 0..SIZE_HOLD_TICKS - 1 {
-            assert_eq!(pacing.tick(&demands, slow, 2, 0.0)[0].max_size, PictureSize::new(480, 360), "held");
+            assert_eq!(pacing.tick(&demands, slow)[0].max_size, PictureSize::new(480, 360), "held");
         }
-        assert_eq!(pacing.tick(&demands, slow, 2, 0.0)[0].max_size, PictureSize::new(320, 240));
+        assert_eq!(pacing.tick(&demands, slow)[0].max_size, PictureSize::new(320, 240));
         for _ in 0..2 * SIZE_HOLD_TICKS {
-            pacing.tick(&demands[..1], slow, 2, 0.0);
+            pacing.tick(&demands[..1], slow);
         }
         assert_eq!(pacing.size(), SIZE);
     }

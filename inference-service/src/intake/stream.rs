@@ -53,6 +53,10 @@ impl v1::frame_service_server::FrameService for FrameApi {
         if intake.shutdown.is_cancelled() {
             return Err(ErrorKind::Unavailable.status("the service is stopping: connect to another or try later"));
         }
+        if intake.memory.is_pressed() {
+            return Err(ErrorKind::Exhausted { retry_after: STREAM_RETRY }
+                .status("memory is short (limits.soft_memory_bytes): no new stream until there is room again"));
+        }
         // Streams that have not said hello hold no slot of cameras.
         let opening = intake.openings.try_acquire().map_err(|_| {
             ErrorKind::Exhausted { retry_after: STREAM_RETRY }.status("too many streams are being opened at once")

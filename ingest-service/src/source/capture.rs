@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use flatframe_shared::frame::{CameraId, CameraState, FrameNumber};
 use flatframe_shared::ledger::IngestLedger;
+use flatframe_shared::memory_watch::MemoryWatch;
 use flatframe_shared::outcome::DropReason;
 use flatframe_shared::telemetry::FRAME_TARGET;
 use tracing::field::Empty;
@@ -23,6 +24,8 @@ use crate::terms::TermsCell;
 /// A wall clock before this (2020-01-01) was never set: a Pi without network
 /// starts in 1970 or at the time of its image.
 const CLOCK_IS_SET_UNIX_S: u64 = 1_577_836_800;
+/// Most frames per second that a camera takes while memory is short.
+const SHORT_MEMORY_FPS: f32 = 1.0;
 
 /// Takes the pictures of one camera.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub struct Capture {
     slot: Arc<RawSlot>,
     /// What the server takes.
     terms: TermsCell,
+    /// Says when memory is short.
+    memory: Arc<MemoryWatch>,
     /// The configured rate, for sources that cannot be asked for one.
     own_fps: Option<f32>,
     /// Age at which a frame is worthless.
@@ -53,9 +58,10 @@ impl Capture {
         status: StatusCell,
         slot: Arc<RawSlot>,
         terms: TermsCell,
+        memory: Arc<MemoryWatch>,
     ) -> Self {
-        let (camera, own_fps, ttl) = (plan.id.clone(), plan.gate_fps(), plan.ttl);
-        Self { camera, ledger, status, slot, terms, own_fps, ttl, gate: RateGate::default(), last_number: 0, whole: 0 }
+        let (camera, own_fps, ttl, gate) = (plan.id.clone(), plan.gate_fps(), plan.ttl, RateGate::default());
+        Self { camera, ledger, status, slot, terms, memory, own_fps, ttl, gate, last_number: 0, whole: 0 }
     }
 
     /// The device answered; the no-picture limit runs from now on.
@@ -75,7 +81,8 @@ impl Capture {
         self.whole += 1;
         let terms = self.terms.get();
         let server_fps = terms.and_then(|terms| terms.max_fps);
-        let fps = [self.own_fps, server_fps].into_iter().flatten().reduce(f32::min);
+        let short_fps = self.memory.is_pressed().then_some(SHORT_MEMORY_FPS);
+        let fps = [self.own_fps, server_fps, short_fps].into_iter().flatten().reduce(f32::min);
         if !self.gate.wants(now, fps) {
             ticket.drop_as(DropReason::Paced);
         } else if terms.is_none() {
@@ -151,7 +158,8 @@ mod tests {
     fn capture(own_fps: Option<f32>) -> Capture {
         let plan = CameraPlan::new(&CameraConfig::new("a", "pattern"), &LimitsConfig::default()).expect("valid");
         let terms = TermsCell::default();
-        Capture { own_fps, ..Capture::new(&plan, IngestLedger::new(), StatusCell::new(), Arc::default(), terms) }
+        let (ledger, memory) = (IngestLedger::new(), Arc::new(MemoryWatch::unlimited()));
+        Capture { own_fps, ..Capture::new(&plan, ledger, StatusCell::new(), Arc::default(), terms, memory) }
     }
 
     fn terms(max_fps: Option<f32>) -> Option<Terms> {

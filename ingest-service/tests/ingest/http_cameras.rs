@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use flatframe_shared::frame::{CameraState, PictureSize};
 use flatframe_shared::ledger::{IngestCounts, IngestLedger};
+use flatframe_shared::memory_watch::MemoryWatch;
 use flatframe_shared::outcome::DropReason;
 use ingest_service::config::CameraConfig;
 use ingest_service::plan::CameraPlan;
@@ -40,7 +41,14 @@ impl Reading {
         let terms = TermsCell::default();
         terms.set(Some(Terms { max_fps: None, max_size: SIZE, max_frame_bytes: 1 << 20 }));
         let (ledger, status, slot) = (IngestLedger::new(), StatusCell::new(), Arc::<RawSlot>::default());
-        let capture = Capture::new(&plan, ledger.clone(), status.clone(), slot.clone(), terms);
+        let capture = Capture::new(
+            &plan,
+            ledger.clone(),
+            status.clone(),
+            slot.clone(),
+            terms,
+            Arc::new(MemoryWatch::unlimited()),
+        );
         let stop = CancellationToken::new();
         let task = tokio::spawn(source::run(source::of(&plan), capture, plan.no_picture, stop.clone()));
         Self { ledger, status, slot, stop, task }

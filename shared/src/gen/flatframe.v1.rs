@@ -1840,6 +1840,98 @@ pub struct GetResourcesResponse {
     /// Imbalance of the ledger, in frames; 0 unless there is a defect.
     #[prost(int64, tag = "12")]
     pub ledger_balance: i64,
+    /// Processes that it started and that have not ended; absent when they
+    /// cannot be counted.
+    #[prost(uint64, optional, tag = "13")]
+    pub children: ::core::option::Option<u64>,
+    /// How often the supervisor had to start it again; absent when no supervisor
+    /// keeps count (RUNTIME_DIRECTORY).
+    #[prost(uint64, optional, tag = "14")]
+    pub restarts: ::core::option::Option<u64>,
+    /// What the cgroup holds and cannot drop, in bytes; absent when there is no
+    /// limit or it cannot be read.
+    #[prost(uint64, optional, tag = "15")]
+    pub cgroup_used_bytes: ::core::option::Option<u64>,
+    /// What the allocator holds; absent when it cannot say.
+    #[prost(message, optional, tag = "16")]
+    pub allocator: ::core::option::Option<AllocatorUse>,
+    /// Resident memory over the life of the process.
+    #[prost(message, optional, tag = "17")]
+    pub trend: ::core::option::Option<MemoryTrend>,
+    /// Whether memory is short.
+    #[prost(message, optional, tag = "18")]
+    pub pressure: ::core::option::Option<MemoryPressure>,
+    /// Time from one place to the next, as counted since start.
+    #[prost(message, repeated, tag = "19")]
+    pub stages: ::prost::alloc::vec::Vec<StageTime>,
+}
+/// What the C library's allocator holds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AllocatorUse {
+    /// Taken from the system, in bytes.
+    #[prost(uint64, tag = "1")]
+    pub held_bytes: u64,
+    /// In blocks that the program uses, in bytes.
+    #[prost(uint64, tag = "2")]
+    pub in_use_bytes: u64,
+    /// Single large blocks, part of both of the above, in bytes.
+    #[prost(uint64, tag = "3")]
+    pub mapped_bytes: u64,
+}
+/// Resident memory over the life of the process, evenly sampled.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MemoryTrend {
+    /// Samples, oldest first; at most 240, further apart the longer it runs.
+    #[prost(message, repeated, tag = "1")]
+    pub samples: ::prost::alloc::vec::Vec<MemorySample>,
+    /// Slope of the later half of the samples, in bytes per hour; absent while
+    /// there are too few.
+    #[prost(double, optional, tag = "2")]
+    pub slope_bytes_per_hour: ::core::option::Option<f64>,
+    /// The true slope is within this of it, 19 times of 20, in bytes per hour;
+    /// absent as the slope.
+    #[prost(double, optional, tag = "3")]
+    pub slope_ci_bytes_per_hour: ::core::option::Option<f64>,
+}
+/// Resident memory at one instant.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MemorySample {
+    /// Since start, in seconds.
+    #[prost(uint64, tag = "1")]
+    pub uptime_s: u64,
+    /// Resident memory, in bytes.
+    #[prost(uint64, tag = "2")]
+    pub rss_bytes: u64,
+}
+/// Whether memory is short: then fewer frames are taken, cameras are asked for
+/// less and new streams are refused.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MemoryPressure {
+    /// How long it lasts, in milliseconds; absent when memory is not short.
+    #[prost(uint64, optional, tag = "1")]
+    pub lasts_ms: ::core::option::Option<u64>,
+    /// How often it began since start.
+    #[prost(uint64, tag = "2")]
+    pub times: u64,
+    /// Resident memory from which on it is short, in bytes.
+    #[prost(uint64, tag = "3")]
+    pub soft_limit_bytes: u64,
+}
+/// Time of one frame in a stage, over all frames since start.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StageTime {
+    /// Name of the stage.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Frames.
+    #[prost(uint64, tag = "2")]
+    pub frames: u64,
+    /// Half of the frames took at most this, in microseconds.
+    #[prost(uint64, tag = "3")]
+    pub p50_us: u64,
+    /// 99 of 100 frames took at most this, in microseconds.
+    #[prost(uint64, tag = "4")]
+    pub p99_us: u64,
 }
 /// One part of the memory budget.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

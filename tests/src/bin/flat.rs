@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use clap::Parser;
 use e2e::media::textured_jpeg;
-use e2e::program::{Program, free_address};
+use e2e::program::{Program, connect, free_address};
 use flatframe_shared::budget::Bytes;
 use flatframe_shared::cli::key_value;
 use flatframe_shared::frame::PictureSize;
@@ -81,7 +81,8 @@ impl Pair {
             "[server]\naddress = 'http://{grpc}'\n[admin]\nlisten = ''\ngrpc_listen = '{ingest_admin}'\n{cameras}"
         );
         let ingest = Program::start("ingest-service", &toml)?;
-        let (server, sender) = (connect(&grpc.to_string()).await?, connect(&ingest_admin.to_string()).await?);
+        let (server, sender) =
+            (connect(&grpc.to_string(), START).await?, connect(&ingest_admin.to_string(), START).await?);
         let resources = [AdminServiceClient::new(server.clone()), AdminServiceClient::new(sender)];
         Ok(Self { inference, ingest, results: ResultServiceClient::new(server), resources })
     }
@@ -113,17 +114,6 @@ impl Pair {
 
     fn used(&self) -> [ProcessUse; 2] {
         [self.inference.used(), self.ingest.used()]
-    }
-}
-
-async fn connect(address: &str) -> anyhow::Result<Channel> {
-    let until = Instant::now() + START;
-    loop {
-        match Channel::from_shared(format!("http://{address}"))?.connect().await {
-            Ok(channel) => return Ok(channel),
-            Err(error) if Instant::now() > until => return Err(error).context(format!("{address} does not answer")),
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-        }
     }
 }
 
