@@ -2,6 +2,7 @@
 //! on real sockets, a camera that can misbehave, a wire that can be cut, a
 //! memory limit, and the pictures.
 
+pub mod arguments;
 pub mod camera;
 pub mod cgroup;
 pub mod link;

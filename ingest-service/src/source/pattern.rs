@@ -7,6 +7,7 @@ mod card;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use flatframe_shared::frame::PictureSize;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,13 @@ pub struct KnownAnswer {
 pub fn known_answer(camera: &CameraConfig) -> KnownAnswer {
     let faces = u32::from(camera.faces);
     KnownAnswer { faces, female: faces, male: 0 }
+}
+
+/// The first `count` pictures of the pattern camera of `plan`, for a file or
+/// another sender.
+pub fn pictures(plan: &CameraPlan, count: usize) -> Vec<Bytes> {
+    let mut card = Card::new(plan);
+    (0..count).map(|_| card.next_jpeg()).collect()
 }
 
 /// The synthetic camera.

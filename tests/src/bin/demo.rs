@@ -68,12 +68,7 @@ struct Seen {
 }
 
 fn main() -> ExitCode {
-    // `cargo demo -- --frames 300` works as `cargo demo --frames 300` does.
-    let mut typed = std::env::args_os();
-    let program = typed.next();
-    let mut rest = typed.peekable();
-    rest.next_if(|first| first == "--");
-    let args = Args::parse_from(program.into_iter().chain(rest));
+    let args: Args = e2e::arguments::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let result = runtime.context("start the runtime").and_then(|runtime| runtime.block_on(run(args)));
     match result {
