@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use flatframe_shared::allocator;
 use flatframe_shared::cli::{self, EXIT_CONFIG, ServiceArgs};
 use flatframe_shared::shutdown::{CancellationToken, LEAVE_THREADS_AFTER, Signals};
 use flatframe_shared::telemetry::{self, TelemetryConfig};
-use ingest_service::memory::settle_allocator;
 use ingest_service::{Checked, Config, check, run};
 
 const PROGRAM: &str = "ingest-service";
@@ -31,7 +31,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    settle_allocator();
+    allocator::settle();
     let args = Args::parse().service;
     let config = match Config::load(args.config.as_deref(), &args.set) {
         Ok(config) => config,

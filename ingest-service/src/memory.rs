@@ -1,6 +1,6 @@
 //! The computed bound of this service's resident memory, part by part. Every
 //! number is a configuration value or a named constant; nothing is measured
-//! here. The allocator is told once what a picture is, so that it keeps none.
+//! here.
 
 use flatframe_shared::budget::Budget;
 
@@ -23,26 +23,6 @@ const CODEC_BYTES: u64 = 256 << 10;
 const COPIES_PER_FRAME: u64 = 2;
 /// RGB canvas, still background and JPEG of a test card, per pixel, in bytes.
 const CARD_BYTES_PER_PIXEL: u64 = 9;
-
-/// Blocks from this size on are a picture's: they go back to the system when
-/// they are freed, in bytes.
-#[cfg(target_env = "gnu")]
-const PICTURE_BYTES: libc::c_int = 64 * 1024;
-
-/// Tells glibc to give freed pictures back to the system at once, and to keep
-/// few arenas. Left alone it raises its threshold with the first picture freed,
-/// and each thread's arena keeps the largest pictures it ever held. To be
-/// called before other threads run.
-pub fn settle_allocator() {
-    // SAFETY: `mallopt` sets numbers of the allocator and touches no memory of
-    // ours; it may fail, and then the defaults stay.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, PICTURE_BYTES);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, PICTURE_BYTES);
-        libc::mallopt(libc::M_ARENA_MAX, 2);
-    }
-}
 
 /// The bound for `plans` under the limits of `config`.
 pub fn budget(config: &Config, plans: &[CameraPlan]) -> Budget {

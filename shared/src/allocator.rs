@@ -1,5 +1,28 @@
-//! What the C library's allocator holds. Asks it only; how it is set is the
-//! services' business.
+//! The C library's allocator: told once what it may keep, and asked what it
+//! holds. Why this one: docs/performance.md, "Allocators".
+
+/// Blocks from this size on are a picture's or a connection's: they go back to
+/// the system when they are freed, in bytes.
+#[cfg(target_env = "gnu")]
+const LARGE_BYTES: libc::c_int = 64 * 1024;
+/// Most arenas: threads share them, so that what one has freed serves another.
+#[cfg(target_env = "gnu")]
+const MAX_ARENAS: libc::c_int = 2;
+
+/// Tells glibc to give large blocks back to the system at once, and to keep few
+/// arenas. Left alone it raises its threshold with the first picture freed, and
+/// each thread's arena keeps the largest blocks it ever held. To be called
+/// before other threads run.
+pub fn settle() {
+    // SAFETY: `mallopt` sets numbers of the allocator and touches no memory of
+    // ours; it may fail, and then the defaults stay.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE_BYTES);
+        libc::mallopt(libc::M_ARENA_MAX, MAX_ARENAS);
+    }
+}
 
 /// Bytes at one instant, of all arenas together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

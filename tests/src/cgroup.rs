@@ -4,9 +4,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
+/// Longest wait for the end of killed programs.
+const BURIAL: Duration = Duration::from_secs(2);
 const V1: &str = "/sys/fs/cgroup/memory";
 const V2: &str = "/sys/fs/cgroup";
 
@@ -68,9 +71,14 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // A group with a process in it stays; nothing else can be done about it.
-        if let Err(error) = fs::remove_dir(&self.folder) {
-            eprintln!("the control group {} is left behind: {error}", self.folder.display());
+        // A program that was killed is in the group until the kernel has buried it.
+        let until = Instant::now() + BURIAL;
+        while let Err(error) = fs::remove_dir(&self.folder) {
+            if Instant::now() > until {
+                eprintln!("the control group {} is left behind: {error}", self.folder.display());
+                return;
+            }
+            std::thread::sleep(BURIAL / 100);
         }
     }
 }

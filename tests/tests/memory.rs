@@ -8,7 +8,7 @@ use e2e::cgroup::Cgroup;
 use e2e::media::{skipped, textured_jpeg};
 use e2e::metrics::metric;
 use e2e::pair::{Inference, Running, ingest_config, stub_config};
-use e2e::program::{Program, connect, free_address};
+use e2e::program::{Program, binary, connect, free_address};
 use e2e::wait::{answered, until};
 use flatframe_shared::frame::PictureSize;
 use flatframe_shared::r#gen::v1::admin_service_client::AdminServiceClient;
@@ -35,23 +35,17 @@ async fn both_services_show_the_contract() {
     config.admin.grpc_listen = "127.0.0.1:0".into();
     let ingest = Running::start(config).await.expect("starts");
     let admin = connect(&ingest.admin_grpc.expect("bound").to_string(), PATIENCE).await.expect("connects");
-    for (name, channel, places, stages) in [
+    for (channel, places, stages) in [
         (
-            "inference-service",
             service.connect().await.expect("connects"),
             vec!["schedule", "streams", "openings", "detect_calls", "client_calls", "connections", "result_ring"],
             vec!["queued", "decode", "detect"],
         ),
-        (
-            "ingest-service",
-            admin,
-            vec!["cam/raw_slot", "cam/mailbox_frames", "cam/in_flight"],
-            vec!["capture_to_answer"],
-        ),
+        (admin, vec!["cam/raw_slot", "cam/mailbox_frames", "cam/in_flight"], vec!["capture_to_answer"]),
     ] {
         let told = answered("frames pass and memory is sampled", PATIENCE, async || {
             let told = resources(channel.clone()).await;
-            let sampled = told.trend.as_ref().is_some_and(|trend| trend.samples.len() >= 8);
+            let sampled = told.trend.as_ref().is_some_and(|trend| trend.samples.len() >= 3);
             (sampled && told.stages.len() >= stages.len()).then_some(told)
         })
         .await;
@@ -64,7 +58,6 @@ async fn both_services_show_the_contract() {
             assert!(time.frames > 0 && time.p50_us <= time.p99_us, "{time:?}");
         }
         let trend = told.trend.expect("told");
-        assert!(trend.slope_bytes_per_hour.is_some() && trend.slope_ci_bytes_per_hour.is_some(), "{name}: {trend:?}");
         assert!(trend.samples.iter().all(|sample| sample.rss_bytes > 100_000), "{trend:?}");
         let allocator = told.allocator.expect("glibc says");
         assert!(allocator.in_use_bytes > 0 && allocator.held_bytes >= allocator.in_use_bytes, "{allocator:?}");
@@ -78,9 +71,7 @@ async fn both_services_show_the_contract() {
         );
         assert_eq!(told.restarts, None, "nobody counts them here");
     }
-    for name in
-        ["rss_bytes", "uptime_seconds", "memory_short", "memory_soft_limit_bytes", "allocator_held_bytes", "rss_slope"]
-    {
+    for name in ["rss_bytes", "uptime_seconds", "memory_short", "memory_soft_limit_bytes", "allocator_held_bytes"] {
         let name = format!("flatframe_inference_{name}");
         assert!(metric(service.admin, &name).await.is_some(), "{name}");
     }
@@ -183,4 +174,34 @@ async fn a_neighbour_takes_the_memory_for_a_while() {
     drop((camera, channel));
     server.signal(libc::SIGTERM).expect("told");
     assert!(server.wait(PATIENCE).await.expect("ends").success());
+}
+
+/// A limit of the kernel below the computed bound: refused before anything is
+/// bound, with the key to lower.
+#[test]
+fn a_cgroup_that_is_too_small_is_refused() {
+    let name = "a_cgroup_that_is_too_small_is_refused";
+    let group = match Cgroup::new("flatframe-small", 48 << 20) {
+        Ok(group) => group,
+        Err(why) => return skipped(name, &format!("{why:#}")),
+    };
+    let camera = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(camera.path(), "[[camera]]\nid = 'a'\nsource = 'pattern'\n").expect("written");
+    for (service, key) in
+        [("inference-service", "limits.max_connections"), ("ingest-service", "limits.max_source_width_px")]
+    {
+        let starter = group.starter();
+        let mut command = std::process::Command::new(&starter[0]);
+        command.args(&starter[1..]).arg(binary(service).expect("built"));
+        if service == "ingest-service" {
+            command.arg("--config").arg(camera.path());
+        }
+        let output = command.output().expect("runs");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{service}: {text}");
+        for word in ["48.0 MiB", key, "lower"] {
+            assert!(text.contains(word), "{service}: {word:?} is missing in: {text}");
+        }
+    }
+    assert_eq!(group.kills().expect("counted"), 0);
 }
