@@ -6,5 +6,6 @@ pub mod camera;
 pub mod link;
 pub mod media;
 pub mod pair;
+pub mod peers;
 pub mod program;
 pub mod wait;

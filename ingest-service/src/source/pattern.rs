@@ -7,11 +7,13 @@ mod card;
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use flatframe_shared::config::ConfigError;
 use flatframe_shared::frame::PictureSize;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::CameraConfig;
+use crate::config::{CameraConfig, LimitsConfig};
 use crate::plan::CameraPlan;
 use crate::source::capture::Capture;
 use crate::source::pattern::card::Card;
@@ -37,6 +39,16 @@ pub struct KnownAnswer {
 pub fn known_answer(camera: &CameraConfig) -> KnownAnswer {
     let faces = u32::from(camera.faces);
     KnownAnswer { faces, female: faces, male: 0 }
+}
+
+/// The first `count` pictures of a pattern camera, JPEG, for who wants them
+/// without a camera's time.
+///
+/// # Errors
+/// When the camera's configuration is not valid.
+pub fn pictures(camera: &CameraConfig, count: usize) -> Result<Vec<Bytes>, ConfigError> {
+    let mut card = Card::new(&CameraPlan::new(camera, &LimitsConfig::default())?);
+    Ok((0..count).map(|_| card.next_jpeg()).collect())
 }
 
 /// The synthetic camera.
