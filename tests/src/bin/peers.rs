@@ -121,6 +121,12 @@ async fn run(args: Args, cores: Cores) -> anyhow::Result<()> {
         args.seconds,
         args.overload
     );
+    if cfg!(debug_assertions) {
+        println!(
+            "the engine's kernels are slow in this profile; for figures to compare: \
+             cargo build --release --workspace && target/release/peers"
+        );
+    }
     let setup = Setup { cores, python, set: args.set.clone() };
     let agreements = compare(&setup, &pictures).await.context("the sides do not do the same work: no ratios")?;
     let mut report = Report::default();

@@ -140,16 +140,16 @@ impl Report {
                     format!("{:.0} %", figures.share_of_saturated * 100.0),
                 ),
             };
-            table += &format!(
-                "| {place} | {} | {:.1} | {:.1} | {:.2} | {:.1} | {:.1} | {:.1} | {share} |\n",
-                side.name(),
-                figures.fps,
-                figures.fps_per_core,
-                figures.cpu_ms_per_frame,
-                figures.p50_ms,
-                figures.p99_ms,
-                figures.rss_peak_bytes / f64::from(1 << 20),
-            );
+            let columns = [
+                (figures.fps, 1),
+                (figures.fps_per_core, 1),
+                (figures.cpu_ms_per_frame, 2),
+                (figures.p50_ms, 1),
+                (figures.p99_ms, 1),
+                (figures.rss_peak_bytes / f64::from(1 << 20), 1),
+            ];
+            let columns: Vec<String> = columns.into_iter().map(|(value, digits)| number(value, digits)).collect();
+            table += &format!("| {place} | {} | {} | {share} |\n", side.name(), columns.join(" | "));
         }
         table
     }
@@ -185,6 +185,11 @@ impl Report {
         object.insert("loads".into(), rows.collect());
         object
     }
+}
+
+/// A figure for people; a dash where there is none.
+fn number(value: f64, digits: usize) -> String {
+    if value.is_finite() { format!("{value:.digits$}") } else { "-".into() }
 }
 
 /// The middle one, of an even number the mean of both; what is not a number
@@ -244,5 +249,8 @@ mod tests {
         let table = report.table();
         assert_eq!(table.lines().count(), 2 + 4, "{table}");
         assert!(table.contains("| 4 cameras | ours, camera streams | 290.0 |"), "{table}");
+        let silent = Figures::of(&measured(0, 1000, 1000), 1, 1);
+        report.add(Load::Overload, Side::Flask, silent);
+        assert!(report.table().contains("| Flask, base64 JSON | 0.0 | 0.0 | - | - | - | 0.0 |"), "{}", report.table());
     }
 }

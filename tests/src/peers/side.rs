@@ -199,7 +199,9 @@ impl Server {
 fn our_config(grpc: SocketAddr, cameras: usize) -> anyhow::Result<String> {
     let admin = free_address()?;
     let streams = 2 * cameras.max(16);
-    let calls = (WINDOW * cameras).clamp(8, 1024);
+    // A call holds its slot until its client has read the answer, and the next
+    // one may come before that is seen.
+    let calls = (2 * WINDOW * cameras).clamp(8, 1024);
     Ok(format!(
         "[listen]\ngrpc = \"{grpc}\"\nadmin = \"{admin}\"\n\
          [limits]\nmax_streams = {streams}\nmax_cameras = {}\nmax_connections = {}\nmax_detect_calls = {calls}\n\
