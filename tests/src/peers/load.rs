@@ -14,8 +14,9 @@ use super::side::{Server, Side, WINDOW};
 use super::tree::TreeUse;
 use crate::camera::{RawCamera, hello, pump};
 
-/// Longest wait for one answer; far above what the deepest queue here needs.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait for one answer; far above what the deepest queue here needs,
+/// on a busy machine too. The longest that inference-service allows.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Time to live of frames on a stream: in this load no frame is to expire.
 const TTL: Duration = PATIENCE;
 

@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 
 use super::client::Client;
 use super::cores::{Cores, bind};
+use super::load::PATIENCE;
 use super::pictures::Pictures;
 use super::python::{self, Python};
 use super::tree::{TreeUse, use_of_tree};
@@ -205,9 +206,11 @@ fn our_config(grpc: SocketAddr, cameras: usize) -> anyhow::Result<String> {
     Ok(format!(
         "[listen]\ngrpc = \"{grpc}\"\nadmin = \"{admin}\"\n\
          [limits]\nmax_streams = {streams}\nmax_cameras = {}\nmax_connections = {}\nmax_detect_calls = {calls}\n\
+         call_deadline_s = {}\n\
          [telemetry]\nlog = \"warn\"\n",
         2 * streams,
         4 * streams,
+        PATIENCE.as_secs(),
     ))
 }
 
