@@ -9,5 +9,6 @@ pub mod link;
 pub mod media;
 pub mod metrics;
 pub mod pair;
+pub mod peers;
 pub mod program;
 pub mod wait;

@@ -8,11 +8,12 @@ mod card;
 use std::time::Duration;
 
 use bytes::Bytes;
+use flatframe_shared::config::ConfigError;
 use flatframe_shared::frame::PictureSize;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::CameraConfig;
+use crate::config::{CameraConfig, LimitsConfig};
 use crate::plan::CameraPlan;
 use crate::source::capture::Capture;
 use crate::source::pattern::card::Card;
@@ -40,11 +41,14 @@ pub fn known_answer(camera: &CameraConfig) -> KnownAnswer {
     KnownAnswer { faces, female: faces, male: 0 }
 }
 
-/// The first `count` pictures of the pattern camera of `plan`, for a file or
-/// another sender.
-pub fn pictures(plan: &CameraPlan, count: usize) -> Vec<Bytes> {
-    let mut card = Card::new(plan);
-    (0..count).map(|_| card.next_jpeg()).collect()
+/// The first `count` pictures of a pattern camera, JPEG, for who wants them
+/// without a camera's time.
+///
+/// # Errors
+/// When the camera's configuration is not valid.
+pub fn pictures(camera: &CameraConfig, count: usize) -> Result<Vec<Bytes>, ConfigError> {
+    let mut card = Card::new(&CameraPlan::new(camera, &LimitsConfig::default())?);
+    Ok((0..count).map(|_| card.next_jpeg()).collect())
 }
 
 /// The synthetic camera.

@@ -11,8 +11,6 @@ use flatframe_shared::r#gen::v1::admin_service_client::AdminServiceClient;
 use flatframe_shared::r#gen::v1::{GetResourcesRequest, GetResourcesResponse};
 use flatframe_shared::process::pss_bytes_of_pid;
 use ingest_service::CameraConfig;
-use ingest_service::config::LimitsConfig;
-use ingest_service::plan::CameraPlan;
 use ingest_service::source::pattern;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -157,6 +155,5 @@ fn pictures() -> anyhow::Result<Vec<bytes::Bytes>> {
         faces: 2,
         ..CameraConfig::new("cards", "pattern")
     };
-    let plan = CameraPlan::new(&config, &LimitsConfig::default())?;
-    Ok(pattern::pictures(&plan, PICTURES))
+    Ok(pattern::pictures(&config, PICTURES)?)
 }
