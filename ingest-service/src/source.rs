@@ -30,9 +30,11 @@ use crate::plan::CameraPlan;
 use crate::source::capture::Capture;
 use crate::source::spec::SourceSpec;
 
-/// Delays between attempts to open a source.
+/// Delays between attempts to open a source. A source that is well again gives
+/// pictures within 10 s: an attempt that began before may take 5 s (opening, or
+/// the no-picture limit as it comes), its child 2 s to end.
 const FIRST_DELAY: Duration = Duration::from_millis(200);
-const LONGEST_DELAY: Duration = Duration::from_secs(10);
+const LONGEST_DELAY: Duration = Duration::from_millis(2500);
 
 /// A future that owns its place; a trait cannot have `async fn` behind `dyn`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -122,5 +124,64 @@ fn note(capture: &Capture, error: &SourceError) {
     let before = capture.status.not_live(state, error.to_string());
     if before != state {
         tracing::warn!(%error, before = before.as_str(), state = state.as_str(), "camera is not live");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use flatframe_shared::ledger::IngestLedger;
+    use tokio::sync::oneshot;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::config::{CameraConfig, LimitsConfig};
+    use crate::source::status::StatusCell;
+    use crate::terms::TermsCell;
+
+    /// Cannot be opened before `well`; says when it was.
+    struct DownUntil {
+        well: Instant,
+        opened: Option<oneshot::Sender<Instant>>,
+    }
+
+    impl Source for DownUntil {
+        fn run_once<'a>(
+            &'a mut self,
+            _capture: &'a mut Capture,
+            stop: &'a CancellationToken,
+        ) -> BoxFuture<'a, Result<(), SourceError>> {
+            Box::pin(async move {
+                if Instant::now() < self.well {
+                    return Err(SourceError::NotOpened("down".into()));
+                }
+                if let Some(opened) = self.opened.take() {
+                    opened.send(Instant::now()).expect("the test waits");
+                }
+                stop.cancelled().await;
+                Ok(())
+            })
+        }
+    }
+
+    /// However long it was down: the promise is a picture within 10 s, and the
+    /// attempt itself, or the one before, may need most of it.
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_is_well_again_is_opened_soon() {
+        let plan = CameraPlan::new(&CameraConfig::new("a", "pattern"), &LimitsConfig::default()).expect("valid");
+        for down_s in [10, 61, 600, 3601] {
+            let well = Instant::now() + Duration::from_secs(down_s);
+            let (opened, told) = oneshot::channel();
+            let capture =
+                Capture::new(&plan, IngestLedger::new(), StatusCell::new(), Arc::default(), TermsCell::default());
+            let stop = CancellationToken::new();
+            let source = Box::new(DownUntil { well, opened: Some(opened) });
+            let running = tokio::spawn(run(source, capture, plan.no_picture, stop.clone()));
+            let late = told.await.expect("opened") - well;
+            assert!(late <= Duration::from_millis(2500), "down for {down_s} s, then opened after {late:?}");
+            stop.cancel();
+            running.await.expect("ends");
+        }
     }
 }

@@ -56,7 +56,9 @@ pub struct Deadlines {
     pub last_answers: Duration,
     /// For the server to end the stream after we did.
     pub close: Duration,
-    /// First and longest delay before connecting again.
+    /// First and longest delay before connecting again. A server that is there
+    /// again gets frames within 10 s: an attempt that began before may take
+    /// 5 s, and a server that holds a dead sender's stream notices after 7 s.
     pub reconnect: (Duration, Duration),
 }
 
@@ -68,7 +70,7 @@ impl Default for Deadlines {
             answer_slack: Duration::from_secs(5),
             last_answers: Duration::from_secs(4),
             close: Duration::from_secs(1),
-            reconnect: (Duration::from_millis(200), Duration::from_secs(10)),
+            reconnect: (Duration::from_millis(200), Duration::from_millis(2500)),
         }
     }
 }
@@ -285,4 +287,19 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 /// The runtime's clock, so that tests can stop it.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An attempt that began just before the server was there again, then the
+    /// longest delay; or a stream of a dead sender that the server holds for
+    /// 7 s (its HTTP/2 pings), then the longest delay.
+    #[test]
+    fn a_server_that_is_there_again_gets_frames_within_10_s() {
+        let deadlines = Deadlines::default();
+        let attempt = deadlines.connect.max(deadlines.welcome).max(Duration::from_secs(7));
+        assert!(attempt + deadlines.reconnect.1 < Duration::from_secs(10), "{deadlines:?}");
+    }
 }

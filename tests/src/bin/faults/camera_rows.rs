@@ -6,9 +6,10 @@ use std::time::Duration;
 use anyhow::ensure;
 
 use crate::cameras::{Manner, MjpegCamera, child_camera};
+use crate::layout::{BESIDE, HIT, Layout, camera, file_camera};
 use crate::rows::Bench;
 use crate::table::Measured;
-use crate::trial::{BESIDE, HIT, Layout, Trial, camera, file_camera};
+use crate::trial::Trial;
 
 /// Longer than the 5 s after which a camera without pictures is opened again.
 const LONG: Duration = Duration::from_secs(12);

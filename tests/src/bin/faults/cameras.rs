@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::trial::FPS;
+use crate::layout::FPS;
 
 /// Most connections served at once; more are closed.
 const MOST_CONNECTIONS: usize = 16;
@@ -126,8 +126,8 @@ fn part(picture: &[u8]) -> Vec<u8> {
 }
 
 /// `picture` with damage that depends on `number`: cut, without its middle,
-/// with noise in place of pixels or of tables, with a wrong size, or noise
-/// alone.
+/// with noise in place of pixels or of Huffman tables, with a wrong size, or
+/// noise alone.
 fn damaged(picture: &[u8], number: u32) -> Vec<u8> {
     let mut data = picture.to_vec();
     let (length, mut noise) = (data.len(), number | 1);
@@ -142,17 +142,26 @@ fn damaged(picture: &[u8], number: u32) -> Vec<u8> {
         0 => data.truncate(length / 2),
         1 => drop(data.drain(length / 3..length / 2)),
         2 => scramble(&mut data[length / 2..length - 2]),
-        3 => scramble(&mut data[20..200]),
+        3 => {
+            // The counts of the first table (ITU-T T.81, B.2.4.2).
+            if let Some(at) = marker(picture, &[0xC4]) {
+                scramble(&mut data[at + 5..at + 21]);
+            }
+        }
         4 => {
-            // Height and width in the frame header (ITU-T T.81, B.2.2).
-            let header = data.windows(2).position(|two| two == [0xFF, 0xC0] || two == [0xFF, 0xC2]);
-            if let Some(at) = header {
+            // Height and width (B.2.2).
+            if let Some(at) = marker(picture, &[0xC0, 0xC2]) {
                 data[at + 5..at + 9].fill(0xFF);
             }
         }
         _ => scramble(&mut data),
     }
     data
+}
+
+/// Where the first marker of `kinds` stands.
+fn marker(picture: &[u8], kinds: &[u8]) -> Option<usize> {
+    picture.windows(2).position(|two| two[0] == 0xFF && kinds.contains(&two[1]))
 }
 
 /// A program in place of rpicam-vid that gives the picture in `folder`. While

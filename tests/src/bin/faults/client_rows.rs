@@ -8,9 +8,10 @@ use anyhow::ensure;
 use e2e::wait::try_answered;
 
 use crate::clients::{Clients, Reading};
+use crate::layout::{BESIDE, HIT, Layout, file_camera};
 use crate::rows::Bench;
 use crate::table::Measured;
-use crate::trial::{BESIDE, HIT, Layout, Trial, file_camera};
+use crate::trial::Trial;
 
 const CLIENTS: usize = 16;
 const STORM_CLIENTS: u32 = 1_000;
@@ -46,7 +47,9 @@ async fn hold(trial: &mut Trial, reading: Reading) -> anyhow::Result<String> {
     if reading == Reading::Never {
         ensure!(cut as usize == CLIENTS, "{cut} of {CLIENTS} stalled clients were cut");
     } else {
-        ensure!(cut == 0 && seen.results.load(Relaxed) > 0, "{cut} clients that read were cut");
+        // They may be cut as well: results go out in batches, and a batch that
+        // is not taken within 5 s is no better than none.
+        ensure!(seen.results.load(Relaxed) > 0, "the clients that read slowly got nothing");
     }
     Ok(format!("a reader beside them got {got} of {due} results; they missed {missed}; {cut} cut"))
 }
@@ -84,23 +87,17 @@ async fn blow(trial: &mut Trial) -> anyhow::Result<String> {
     Ok(format!("{served} calls served, {refused} refused"))
 }
 
+/// What the allocator keeps of a burst it keeps once: judged is a second storm,
+/// which must not add to it. What the first one left is told.
 pub async fn storm(bench: &Bench, row: &'static str) -> anyhow::Result<Measured> {
     let mut trial = trial(bench, row).await?;
-    let note = blow(&mut trial).await?;
-    trial.recover().await;
-    all_gone(&trial).await?;
-    trial.finish(note).await
-}
-
-/// What the allocator keeps of a burst it keeps once: a second storm must not
-/// add to it.
-pub async fn storm_again(bench: &Bench, row: &'static str) -> anyhow::Result<Measured> {
-    let mut trial = trial(bench, row).await?;
+    let before = trial.server.used().rss_bytes.unwrap_or_default();
     blow(&mut trial).await?;
     all_gone(&trial).await?;
+    let left = trial.server.used().rss_bytes.unwrap_or_default().saturating_sub(before);
     trial.count_from_here();
     let note = blow(&mut trial).await?;
     trial.recover().await;
     all_gone(&trial).await?;
-    trial.finish(note).await
+    trial.finish(format!("{note}; a first storm left {} KiB", left / 1024)).await
 }

@@ -8,11 +8,12 @@ use anyhow::{Context, ensure};
 use flatframe_shared::r#gen::v1::{GetLatestRequest, result_service_client::ResultServiceClient};
 use tonic::transport::Channel;
 
+use crate::layout::{BESIDE, HIT, Layout, file_camera};
 use crate::network::run;
 use crate::rows::Bench;
 use crate::service;
 use crate::table::Measured;
-use crate::trial::{BESIDE, HIT, Layout, Trial, file_camera};
+use crate::trial::Trial;
 
 const HOUR_S: i64 = 3600;
 /// Between two jumps.

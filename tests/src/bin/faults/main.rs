@@ -11,6 +11,7 @@ mod cameras;
 mod client_rows;
 mod clients;
 mod host_rows;
+mod layout;
 mod network;
 mod network_rows;
 mod rows;
@@ -88,6 +89,9 @@ fn run(args: &Args) -> anyhow::Result<bool> {
                 }
             };
             print_row(row.name, &end);
+            if !matches!(&end, Ended::Measured(measured) if measured.good()) {
+                bench.print_logs(row.name);
+            }
             ended.push((row.name, end));
         }
         print_table(&ended);

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
+use crate::layout::Layout;
 use crate::network::{Host, Rules, SERVER_FAR, Throttle};
 use crate::rows::Bench;
 use crate::table::Measured;
-use crate::trial::{Layout, Trial};
+use crate::trial::Trial;
 
 const LATENCY: Duration = Duration::from_millis(200);
 

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
+use crate::layout::{BESIDE, HIT, Layout, Sender, file_camera};
 use crate::network::Host;
 use crate::rows::Bench;
 use crate::table::Measured;
-use crate::trial::{BESIDE, HIT, Layout, Sender, Trial, file_camera};
+use crate::trial::Trial;
 
 /// Longer than the sender needs to notice (6 s) and the server's own limits.
 const STOPPED: Duration = Duration::from_secs(15);

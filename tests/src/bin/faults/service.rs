@@ -123,6 +123,24 @@ impl Service {
         self.program.pid()
     }
 
+    /// Threads of its runtime: those that run tasks, and those for what blocks,
+    /// of which it starts more when they are needed and keeps them.
+    pub fn runtime_threads(&self) -> i64 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+        let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        tasks.map(name).filter(|name| name.starts_with("tokio-")).count() as i64
+    }
+
+    /// The most of them that its configuration allows; 0 for the server, which
+    /// starts all of its threads at once.
+    pub fn most_runtime_threads(&self) -> i64 {
+        match self.plan.program {
+            // runtime.worker_threads, and one for each camera and two more.
+            "ingest-service" => 1 + self.plan.toml.matches("[[camera]]").count() as i64 + 2,
+            _ => 0,
+        }
+    }
+
     /// What it uses now.
     pub fn used(&self) -> ProcessUse {
         self.program.used()

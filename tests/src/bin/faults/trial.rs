@@ -2,23 +2,16 @@
 //! before, during and after it. Knows no fault itself.
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use e2e::wait::try_answered;
 use flatframe_shared::process::ProcessUse;
 
-use crate::network::{Host, SERVER_DATA};
+use crate::layout::{BESIDE, HIT, Layout, Sender};
 use crate::rows::Bench;
 use crate::service::{self, Metrics, Plan, Service};
 use crate::table::{Growth, LEAST_SHARE, Measured};
-
-/// The camera that the fault hits, and the one beside it.
-pub const HIT: &str = "hit";
-pub const BESIDE: &str = "beside";
-/// Rate of every camera, in frames per second.
-pub const FPS: f64 = 25.0;
 
 /// Longest start, on a busy machine.
 const START: Duration = Duration::from_secs(30);
@@ -35,42 +28,6 @@ const RECOVERY_WATCH: Duration = Duration::from_secs(30);
 /// what stalls is cut within 10 s.
 const SETTLED: Duration = Duration::from_secs(12);
 const LOOK: Duration = Duration::from_millis(100);
-
-/// An ingest-service of a row.
-#[derive(Debug, Clone)]
-pub struct Sender {
-    /// Where it runs.
-    pub host: Host,
-    /// Where it finds the server.
-    pub server: Ipv4Addr,
-    /// What starts it: `env NAME=VALUE`.
-    pub by: Vec<String>,
-    /// Where its log goes; `None`: a file.
-    pub log: Option<String>,
-    /// Its configuration beside addresses: cameras, telemetry.
-    pub toml: String,
-}
-
-/// What a row starts.
-#[derive(Debug, Clone)]
-pub struct Layout {
-    /// Name of the row.
-    pub row: &'static str,
-    /// Where the server runs.
-    pub server_host: Host,
-    /// What starts the server.
-    pub server_by: Vec<String>,
-    /// Where the server's log goes; `None`: a file.
-    pub server_log: Option<String>,
-    /// The server's configuration beside addresses and engine.
-    pub server_toml: String,
-    /// Time of the stub engine for a frame, in microseconds.
-    pub engine_us: u32,
-    /// The service with the camera that is hit.
-    pub sender: Sender,
-    /// A service with the camera beside it, if that is not in the first.
-    pub sender_beside: Option<Sender>,
-}
 
 /// Counters of one camera at one instant, by its sender.
 #[derive(Debug, Clone, Copy, Default)]
@@ -94,6 +51,21 @@ struct Rates {
     beside: f64,
 }
 
+/// What a program used before the fault.
+#[derive(Debug, Clone, Copy)]
+struct Use {
+    process: ProcessUse,
+    /// Threads that its runtime may still start.
+    spare_threads: i64,
+}
+
+impl Use {
+    fn of(service: &Service) -> Self {
+        let spare = service.most_runtime_threads() - service.runtime_threads();
+        Self { process: service.used(), spare_threads: spare.max(0) }
+    }
+}
+
 /// Running programs and what was measured so far.
 pub struct Trial {
     /// The inference-service.
@@ -104,55 +76,9 @@ pub struct Trial {
     pub sender_beside: Option<Service>,
     has_beside: bool,
     before: Rates,
-    uses: Vec<ProcessUse>,
+    uses: Vec<Use>,
     meanwhile: Rates,
     recovery_s: Option<f64>,
-}
-
-/// A camera of `source` (TOML, with quotes where it needs them) in a
-/// configuration.
-pub fn camera(id: &str, source: &str) -> String {
-    format!("[[camera]]\nid = '{id}'\nfps = {FPS:.1}\n{source}\n")
-}
-
-/// A camera that loops over the pictures of the bench.
-pub fn file_camera(id: &str, bench: &Bench) -> String {
-    camera(id, &format!("source = 'file:{}'", bench.pictures().display()))
-}
-
-impl Sender {
-    /// On `host`, with the server at `server`.
-    pub fn new(host: Host, server: Ipv4Addr, toml: String) -> Self {
-        Self { host, server, by: Vec::new(), log: None, toml }
-    }
-}
-
-impl Layout {
-    /// All on loopback, one service for all of `cameras`.
-    pub fn local(row: &'static str, cameras: String) -> Self {
-        Self {
-            row,
-            server_host: Host::Loopback,
-            server_by: Vec::new(),
-            server_log: None,
-            server_toml: String::new(),
-            engine_us: 2_000,
-            sender: Sender::new(Host::Loopback, Ipv4Addr::LOCALHOST, cameras),
-            sender_beside: None,
-        }
-    }
-
-    /// The camera that is hit sends over the wire that faults hit; the one
-    /// beside it stands at the server.
-    pub fn networked(row: &'static str, bench: &Bench) -> Self {
-        let sender = |host, server, id| Sender::new(host, server, file_camera(id, bench));
-        Self {
-            server_host: Host::Server,
-            sender: sender(Host::Camera, SERVER_DATA, HIT),
-            sender_beside: Some(sender(Host::Server, Ipv4Addr::LOCALHOST, BESIDE)),
-            ..Self::local(row, String::new())
-        }
-    }
 }
 
 impl Trial {
@@ -208,7 +134,7 @@ impl Trial {
         tokio::time::sleep(BEFORE).await;
         trial.before = trial.rates_since(&sample).await?;
         ensure!(trial.before.hit > 0.0, "the camera is not analysed before the fault");
-        trial.uses = trial.services().map(Service::used).collect();
+        trial.uses = trial.services().map(Use::of).collect();
         Ok(trial)
     }
 
@@ -292,7 +218,7 @@ impl Trial {
 
     /// What is used now is what counts as "before".
     pub fn count_from_here(&mut self) {
-        self.uses = self.services().map(Service::used).collect();
+        self.uses = self.services().map(Use::of).collect();
     }
 
     /// Share of its former rate at which the camera was analysed meanwhile.
@@ -347,6 +273,7 @@ impl Trial {
         let is_settled = async || {
             let all = self.services().zip(&self.uses).all(|(service, before)| {
                 let now = service.used();
+                let before = before.process;
                 now.open_files <= before.open_files && now.threads <= before.threads
             });
             all.then_some(())
@@ -363,7 +290,7 @@ impl Trial {
             balances.push((name.clone(), metrics.count(&format!("{prefix}_ledger_balance"))?));
             let grown = |value: fn(&ProcessUse) -> Option<u64>| -> anyhow::Result<i64> {
                 let read = |used| value(used).context("/proc cannot be read");
-                Ok(read(&now)? as i64 - read(before)? as i64)
+                Ok(read(&now)? as i64 - read(&before.process)? as i64)
             };
             growths.push(Growth {
                 name,
@@ -372,6 +299,7 @@ impl Trial {
                 budget_bytes: metrics.count(&format!("{prefix}_budget_bytes"))? as u64,
                 files: grown(|used| used.open_files)?,
                 threads: grown(|used| used.threads)?,
+                spare_threads: before.spare_threads,
             });
         }
         let mut bad_ends = Vec::new();
