@@ -66,8 +66,9 @@ pub async fn corrupt(bench: &Bench, row: &'static str) -> anyhow::Result<Measure
         metrics.count(&format!("flatframe_ingest_frames_total{{camera=\"hit\",side=\"{side}\",outcome=\"{outcome}\"}}"))
     };
     let (dropped, invalid) = (count("dropped", "corrupt")?, count("answered", "invalid")?);
-    ensure!(dropped > 0 && invalid > 0, "dropped as corrupt: {dropped}, refused by the server: {invalid}");
-    trial.finish(format!("{dropped} dropped as corrupt, {invalid} refused as invalid")).await
+    // Damage among the pixels alone is decoded as it is.
+    ensure!(dropped + invalid > 0, "nobody noticed any damage");
+    trial.finish(format!("{dropped} dropped as corrupt, {invalid} refused as invalid, the rest decoded")).await
 }
 
 async fn child(bench: &Bench, row: &'static str, stubborn: bool) -> anyhow::Result<(Trial, std::path::PathBuf)> {

@@ -16,6 +16,10 @@ use tonic::transport::{Channel, Endpoint};
 /// Longest wait of a client for one step.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Pause of a client of the storm between two calls; the first calls are spread
+/// over it.
+const STORM_PAUSE: Duration = Duration::from_secs(2);
+
 /// What the clients of a row saw.
 #[derive(Debug, Default)]
 pub struct Seen {
@@ -80,13 +84,12 @@ impl Clients {
         for number in 0..count {
             let (endpoint, seen) = (endpoint.clone(), seen.clone());
             tasks.spawn(async move {
-                // Spread over the first second.
-                tokio::time::sleep(Duration::from_secs(1) * number / count).await;
+                tokio::time::sleep(STORM_PAUSE * number / count).await;
                 while Instant::now() < end {
                     let served = watch(&endpoint).await.is_ok();
                     let count = if served { &seen.served } else { &seen.refused };
                     count.fetch_add(1, Relaxed);
-                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    tokio::time::sleep(STORM_PAUSE).await;
                 }
             });
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-use crate::layout::Layout;
+use crate::layout::{HIT, Layout, camera};
 use crate::network::{Host, Rules, SERVER_FAR, Throttle};
 use crate::rows::Bench;
 use crate::table::Measured;
@@ -48,7 +48,9 @@ pub async fn delay(bench: &Bench, row: &'static str) -> anyhow::Result<Measured>
 }
 
 pub async fn rate(bench: &Bench, row: &'static str) -> anyhow::Result<Measured> {
-    let mut trial = Trial::start(bench, Layout::networked(row, bench)).await?;
+    let mut layout = Layout::networked(row, bench);
+    layout.sender.toml = camera(HIT, &format!("source = 'file:{}'", bench.large_pictures().display()));
+    let mut trial = Trial::start(bench, layout).await?;
     let throttle = Throttle::set("1mbit")?;
     trial.hold(Duration::from_secs(10)).await?;
     drop(throttle);

@@ -111,15 +111,15 @@ pub const ROWS: [Row; 28] = [
     row!("log-reader-gone", "whoever reads both logs from a pipe dies", [], host_rows::log_reader_gone),
     row!("slow-subscribers", "16 Watch clients take one result a second, 12 s", [], client_rows::slow),
     row!("stalled-subscribers", "16 Watch clients take nothing, 12 s", [], client_rows::stalled),
-    row!("client-storm", "1,000 clients connect, watch and leave each second, 10 s, twice", [], client_rows::storm),
+    row!("client-storm", "1,000 clients connect, watch and leave every 2 s, for 10 s, twice", [], client_rows::storm),
     row!("overload", "five times what can be analysed is offered, 10 s", [], server_rows::overload),
     row!("sigterm-server", "SIGTERM to the server at overload, started again", [], server_rows::sigterm_under_load),
     row!("sigterm-sender", "SIGTERM to a sender at overload, started again", [], server_rows::sigterm_to_sender),
 ];
 
-/// What is asked of cameras by default. 25 of these pictures a second are
-/// several Mbit/s.
-const PICTURE: PictureSize = PictureSize::new(640, 480);
+const PICTURE: PictureSize = PictureSize::new(320, 240);
+/// 25 of these a second are several Mbit/s.
+const LARGE: PictureSize = PictureSize::new(640, 480);
 /// Lines of each log that are shown of a row that failed.
 const LOG_LINES: usize = 8;
 /// Different pictures of a file camera.
@@ -132,10 +132,12 @@ impl Bench {
     /// When there is no place for them.
     pub fn new(network: Result<Network, String>) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("faults-").tempdir().context("a folder")?;
-        let pictures = folder.path().join("pictures");
-        std::fs::create_dir(&pictures)?;
-        for number in 0..PICTURES {
-            std::fs::write(pictures.join(format!("{number}.jpg")), textured_jpeg(PICTURE, number))?;
+        for (name, size) in [("pictures", PICTURE), ("large", LARGE)] {
+            let pictures = folder.path().join(name);
+            std::fs::create_dir(&pictures)?;
+            for number in 0..PICTURES {
+                std::fs::write(pictures.join(format!("{number}.jpg")), textured_jpeg(size, number))?;
+            }
         }
         Ok(Self { network, folder, picture: textured_jpeg(PICTURE, PICTURES) })
     }
@@ -148,6 +150,11 @@ impl Bench {
     /// A folder of JPEGs.
     pub fn pictures(&self) -> PathBuf {
         self.folder.path().join("pictures")
+    }
+
+    /// A folder of large JPEGs.
+    pub fn large_pictures(&self) -> PathBuf {
+        self.folder.path().join("large")
     }
 
     /// One JPEG.
