@@ -288,18 +288,3 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// An attempt that began just before the server was there again, then the
-    /// longest delay; or a stream of a dead sender that the server holds for
-    /// 7 s (its HTTP/2 pings), then the longest delay.
-    #[test]
-    fn a_server_that_is_there_again_gets_frames_within_10_s() {
-        let deadlines = Deadlines::default();
-        let attempt = deadlines.connect.max(deadlines.welcome).max(Duration::from_secs(7));
-        assert!(attempt + deadlines.reconnect.1 < Duration::from_secs(10), "{deadlines:?}");
-    }
-}

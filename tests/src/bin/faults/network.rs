@@ -185,6 +185,17 @@ impl Throttle {
         }
         Ok(throttle)
     }
+
+    /// Packets that had to wait or were lost on their way from the cameras.
+    ///
+    /// # Errors
+    /// When tc does not say.
+    pub fn held_back(&self) -> anyhow::Result<u64> {
+        let output = Command::new("tc").args(["-n", "camera", "-s", "qdisc", "show", "dev", "data"]).output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let after = text.split_once("overlimits ").context("tc counts what it held back")?.1;
+        Ok(after.split_whitespace().next().unwrap_or_default().parse()?)
+    }
 }
 
 impl Drop for Throttle {
