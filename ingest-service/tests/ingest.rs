@@ -14,6 +14,8 @@ mod children;
 mod http_cameras;
 #[path = "ingest/memory.rs"]
 mod memory;
+#[path = "ingest/recovery.rs"]
+mod recovery;
 #[path = "ingest/uplink.rs"]
 mod uplink;
 #[path = "ingest/uplink_faults.rs"]

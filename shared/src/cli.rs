@@ -2,6 +2,7 @@
 //! nothing.
 
 use std::fmt::Display;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -39,7 +40,8 @@ pub fn key_value(text: &str) -> Result<(String, String), String> {
 
 /// Says on stderr why `program` ends, and gives its exit code.
 pub fn fail(program: &str, code: u8, error: &dyn Display) -> ExitCode {
-    eprintln!("{program}: {error}");
+    // A full or closed stderr changes nothing about the code.
+    let _ = writeln!(std::io::stderr(), "{program}: {error}");
     ExitCode::from(code)
 }
 

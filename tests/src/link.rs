@@ -1,22 +1,25 @@
 //! A wire between client and server that a test can delay, freeze or cut: a
-//! TCP relay on loopback. Bounded: one buffer for each direction.
+//! TCP relay on loopback. A delay is latency alone and limits no rate. Bounded:
+//! 1 MiB for each direction of a connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 const BUFFER_BYTES: usize = 16 * 1024;
+/// Pieces of at most [`BUFFER_BYTES`] on their way in one direction.
+const PIECES: usize = 64;
 
 /// How the wire behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Condition {
-    /// Added to every piece of data in each direction.
+    /// Every piece of data takes so long, in each direction.
     pub delay: Duration,
     /// Nothing passes, nothing is refused.
     pub frozen: bool,
@@ -102,21 +105,48 @@ async fn relay_one(
 }
 
 async fn relay_way(
-    mut from: impl AsyncReadExt + Unpin,
-    mut to: impl AsyncWriteExt + Unpin,
-    mut condition: watch::Receiver<Condition>,
+    from: impl AsyncRead + Unpin,
+    to: impl AsyncWrite + Unpin,
+    condition: watch::Receiver<Condition>,
+) -> std::io::Result<()> {
+    let (sender, receiver) = mpsc::channel(PIECES);
+    tokio::try_join!(take(from, sender, condition.clone()), give(receiver, to, condition))?;
+    Ok(())
+}
+
+/// Reads what comes, and says when each piece is due at the other end.
+async fn take(
+    mut from: impl AsyncRead + Unpin,
+    way: mpsc::Sender<(Instant, Vec<u8>)>,
+    condition: watch::Receiver<Condition>,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let read = from.read(&mut buffer).await?;
         if read == 0 {
-            return to.shutdown().await;
+            return Ok(());
         }
-        // Fails only when the link itself is gone.
-        let Ok(now) = condition.wait_for(|condition| !condition.frozen).await.map(|now| *now) else { return Ok(()) };
-        if !now.delay.is_zero() {
-            tokio::time::sleep(now.delay).await;
+        let delay = condition.borrow().delay;
+        // Waits while the wire is full; closed when the other end is gone.
+        if way.send((Instant::now() + delay, buffer[..read].to_vec())).await.is_err() {
+            return Ok(());
         }
-        to.write_all(&buffer[..read]).await?;
     }
+}
+
+/// Writes each piece when it is due.
+async fn give(
+    mut way: mpsc::Receiver<(Instant, Vec<u8>)>,
+    mut to: impl AsyncWrite + Unpin,
+    mut condition: watch::Receiver<Condition>,
+) -> std::io::Result<()> {
+    while let Some((due, piece)) = way.recv().await {
+        tokio::time::sleep_until(due.into()).await;
+        // Fails only when the link itself is gone.
+        if condition.wait_for(|condition| !condition.frozen).await.is_err() {
+            return Ok(());
+        }
+        to.write_all(&piece).await?;
+    }
+    to.shutdown().await
 }

@@ -33,3 +33,22 @@ pub async fn answered<T>(what: &str, limit: Duration, mut ask: impl AsyncFnMut()
         tokio::time::sleep(PAUSE).await;
     }
 }
+
+/// As [`answered`], for programs: an error in place of a panic.
+///
+/// # Errors
+/// When nothing answers within `limit`, saying `what` was waited for.
+pub async fn try_answered<T>(
+    what: &str,
+    limit: Duration,
+    mut ask: impl AsyncFnMut() -> Option<T>,
+) -> anyhow::Result<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask().await {
+            return Ok(answer);
+        }
+        anyhow::ensure!(start.elapsed() < limit, "{what}: not within {limit:?}");
+        tokio::time::sleep(PAUSE).await;
+    }
+}
