@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flatframe_shared::ledger::IngestLedger;
+use flatframe_shared::memory_watch::MemoryWatch;
 use ingest_service::CameraConfig;
 use ingest_service::config::LimitsConfig;
 use ingest_service::plan::CameraPlan;
@@ -50,7 +51,8 @@ async fn a_source_that_is_well_again_is_opened_soon() {
     for down_s in [10, 61, 600, 3601] {
         let well = Instant::now() + Duration::from_secs(down_s);
         let (opened, told) = oneshot::channel();
-        let capture = Capture::new(&plan, IngestLedger::new(), StatusCell::new(), Arc::default(), TermsCell::default());
+        let (ledger, memory) = (IngestLedger::new(), Arc::new(MemoryWatch::unlimited()));
+        let capture = Capture::new(&plan, ledger, StatusCell::new(), Arc::default(), TermsCell::default(), memory);
         let stop = CancellationToken::new();
         let source = Box::new(DownUntil { well, opened: Some(opened) });
         let running = tokio::spawn(run(source, capture, plan.no_picture, stop.clone()));
