@@ -50,6 +50,9 @@ pub struct Figures {
     pub share_of_saturated: f64,
 }
 
+/// Where one figure lies.
+type Field = fn(&mut Figures) -> &mut f64;
+
 impl Figures {
     /// Figures of what was measured on `cores` cores.
     pub fn of(measured: &Measured, cores: usize, rss_peak_bytes: u64) -> Self {
@@ -74,7 +77,7 @@ impl Figures {
         }
     }
 
-    const FIELDS: [(&str, fn(&mut Self) -> &mut f64); 9] = [
+    const FIELDS: [(&str, Field); 9] = [
         ("fps", |f| &mut f.fps),
         ("fps_per_core", |f| &mut f.fps_per_core),
         ("fps_per_pinned_core", |f| &mut f.fps_per_pinned_core),
