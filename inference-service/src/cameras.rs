@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use flatframe_shared::clock;
 use flatframe_shared::frame::{CameraHello, CameraId, CameraState, Pace, SessionId};
 use flatframe_shared::ledger::{IngestCounts, ServerCounts, ServerLedger};
 
@@ -153,7 +154,7 @@ impl Cameras {
             state: Mutex::new(CameraRecord {
                 hello: hello.clone(),
                 stream: None,
-                offline_since: Instant::now(),
+                offline_since: clock::now(),
                 pace,
                 reported: None,
                 last_frame: None,
@@ -234,7 +235,7 @@ impl Camera {
         let mut record = lock(&self.state);
         if record.stream.as_ref().is_some_and(|stream| Arc::ptr_eq(stream, link)) {
             record.stream = None;
-            record.offline_since = Instant::now();
+            record.offline_since = clock::now();
         }
     }
 
@@ -281,7 +282,7 @@ impl Camera {
     pub fn view(&self) -> CameraView {
         let counts = self.ledger.counts();
         let mut record = lock(&self.state);
-        let now = Instant::now();
+        let now = clock::now();
         let (state, detail) = match (&record.stream, &record.reported) {
             (None, _) => (CameraState::Offline, "its stream is closed".to_owned()),
             (Some(_), None) => (CameraState::Connecting, "it has not reported yet".to_owned()),
@@ -318,7 +319,7 @@ struct Rate {
 
 impl Default for Rate {
     fn default() -> Self {
-        Self { start: Instant::now(), second: 0, buckets: [0; RATE_WINDOW_S + 1] }
+        Self { start: clock::now(), second: 0, buckets: [0; RATE_WINDOW_S + 1] }
     }
 }
 
@@ -335,7 +336,8 @@ impl Rate {
     }
 
     fn advance(&mut self, now: Instant) {
-        let second = now.duration_since(self.start).as_secs();
+        // A worker reads the clock before it gets here: another may overtake it.
+        let second = now.duration_since(self.start).as_secs().max(self.second);
         let count = self.buckets.len();
         let steps = usize::try_from(second - self.second).unwrap_or(usize::MAX).min(count);
         self.buckets.rotate_right(steps % count);
@@ -363,6 +365,17 @@ mod tests {
         }
         assert_eq!(rate.per_second(four_s), 10.0);
         assert_eq!(rate.per_second(later), 0.0);
+    }
+
+    /// The worker that read the clock first may come last.
+    #[test]
+    fn an_event_of_the_second_before_counts() {
+        let mut rate = Rate::default();
+        let at = |ms: u64| rate_start(&rate) + Duration::from_millis(ms);
+        let (later, earlier, end) = (at(1001), at(999), at(2000));
+        rate.count(later);
+        rate.count(earlier);
+        assert_eq!(rate.per_second(end), 1.0, "two in two seconds");
     }
 
     fn rate_start(rate: &Rate) -> Instant {

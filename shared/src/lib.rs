@@ -3,7 +3,8 @@
 //! In reading order: the words ([`frame`], [`outcome`], [`ledger`]), how they
 //! travel ([`convert`], [`gen`], [`error`]), how a service runs ([`cli`],
 //! [`config`], [`budget`], [`process`], [`resources`], [`metrics`], [`shutdown`], [`serve`],
-//! [`admin`], [`telemetry`]), and the small parts ([`jpeg`], [`resize`], [`histogram`], [`backoff`], [`rate_log`]).
+//! [`admin`], [`telemetry`]), and the small parts ([`clock`], [`jpeg`], [`resize`], [`histogram`],
+//! [`backoff`], [`rate_log`]).
 
 pub mod frame;
 pub mod ledger;
@@ -26,6 +27,7 @@ pub mod shutdown;
 pub mod telemetry;
 
 pub mod backoff;
+pub mod clock;
 pub mod histogram;
 pub mod jpeg;
 pub mod rate_log;

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use flatframe_shared::clock;
 use flatframe_shared::convert;
 use flatframe_shared::error::ErrorKind;
 use flatframe_shared::frame::{CameraHello, CameraState, FrameNumber, WireFrame};
@@ -211,7 +212,7 @@ fn take_message(
 
 /// Takes a frame; `last` is the number and the urgency of the one before.
 fn take_frame(link: &Arc<StreamLink>, frame: v1::Frame, last: &mut Option<(FrameNumber, Instant)>) {
-    let arrived = Instant::now();
+    let arrived = clock::now();
     let number = FrameNumber(frame.number);
     let had_credit = link.spend_credit().is_ok();
     link.camera.frame_arrived(arrived);

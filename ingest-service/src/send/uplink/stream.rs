@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use flatframe_shared::clock::now;
 use flatframe_shared::convert;
 use flatframe_shared::frame::{FrameNumber, ServerWelcome, WireFrame};
 use flatframe_shared::r#gen::v1;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 use crate::send::flight::{Answer, Flight};
-use crate::send::uplink::{End, Uplink, UplinkError, now};
+use crate::send::uplink::{End, Uplink, UplinkError};
 
 /// A status is sent at least so often.
 const STATUS_PERIOD: Duration = Duration::from_secs(5);
