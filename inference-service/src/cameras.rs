@@ -2,6 +2,8 @@
 //! ledger, its newest result. Bounded; a camera that was offline longest makes
 //! room for a new one, and its counts stay in the totals.
 
+mod rate;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,14 +13,12 @@ use flatframe_shared::clock;
 use flatframe_shared::frame::{CameraHello, CameraId, CameraState, Pace, SessionId};
 use flatframe_shared::ledger::{IngestCounts, ServerCounts, ServerLedger};
 
+use self::rate::Rate;
 use crate::intake::link::{Outbound, StreamLink};
 use crate::intake::order::{Order, Place, Places};
 use crate::intake::reply::Finished;
 use crate::intake::schedule::QueueId;
 use crate::results::record::ResultRecord;
-
-/// Span of the rates shown.
-const RATE_WINDOW_S: usize = 5;
 
 /// The queue of single calls; cameras' queues begin after it.
 pub const DETECT_QUEUE: QueueId = QueueId(0);
@@ -168,6 +168,15 @@ impl Cameras {
         Ok((stream, outbound))
     }
 
+    /// Ends the stream that the session of `hello` still has; `false` when it
+    /// has none.
+    pub fn end_previous(&self, hello: &CameraHello) -> bool {
+        let Some(camera) = self.get(&hello.camera) else { return false };
+        let record = lock(&camera.state);
+        let previous = record.stream.as_ref().filter(|_| record.hello.session == hello.session);
+        previous.inspect(|stream| stream.end()).is_some()
+    }
+
     /// The camera of that id.
     pub fn get(&self, id: &CameraId) -> Option<Arc<Camera>> {
         lock(&self.state).cameras.get(id).cloned()
@@ -307,78 +316,6 @@ impl Camera {
     }
 }
 
-/// Counts events in whole seconds; the rate is over the last
-/// [`RATE_WINDOW_S`] complete ones.
-#[derive(Debug)]
-struct Rate {
-    start: Instant,
-    /// Second of the newest bucket, counted from `start`.
-    second: u64,
-    buckets: [u32; RATE_WINDOW_S + 1],
-}
-
-impl Default for Rate {
-    fn default() -> Self {
-        Self { start: clock::now(), second: 0, buckets: [0; RATE_WINDOW_S + 1] }
-    }
-}
-
-impl Rate {
-    fn count(&mut self, now: Instant) {
-        self.advance(now);
-        self.buckets[0] += 1;
-    }
-
-    fn per_second(&mut self, now: Instant) -> f32 {
-        self.advance(now);
-        let seconds = (self.second as usize).clamp(1, RATE_WINDOW_S);
-        self.buckets[1..].iter().sum::<u32>() as f32 / seconds as f32
-    }
-
-    fn advance(&mut self, now: Instant) {
-        // A worker reads the clock before it gets here: another may overtake it.
-        let second = now.duration_since(self.start).as_secs().max(self.second);
-        let count = self.buckets.len();
-        let steps = usize::try_from(second - self.second).unwrap_or(usize::MAX).min(count);
-        self.buckets.rotate_right(steps % count);
-        self.buckets[..steps].fill(0);
-        self.second = second;
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rate_over_whole_seconds() {
-        let mut rate = Rate::default();
-        let at = |ms: u64| rate_start(&rate) + Duration::from_millis(ms);
-        let times: Vec<_> = (0..40).map(|n| at(n * 100)).collect();
-        let (four_s, later) = (at(4000), at(20_000));
-        for time in times {
-            rate.count(time);
-        }
-        assert_eq!(rate.per_second(four_s), 10.0);
-        assert_eq!(rate.per_second(later), 0.0);
-    }
-
-    /// The worker that read the clock first may come last.
-    #[test]
-    fn an_event_of_the_second_before_counts() {
-        let mut rate = Rate::default();
-        let at = |ms: u64| rate_start(&rate) + Duration::from_millis(ms);
-        let (later, earlier, end) = (at(1001), at(999), at(2000));
-        rate.count(later);
-        rate.count(earlier);
-        assert_eq!(rate.per_second(end), 1.0, "two in two seconds");
-    }
-
-    fn rate_start(rate: &Rate) -> Instant {
-        rate.start
-    }
 }

@@ -55,7 +55,12 @@ fn every_law_holds_for_every_seed() {
                     }
                     match run(seed) {
                         Ok(replay) => add(&mut total.lock().expect("no panic"), &replay),
-                        Err(broken) => failures.lock().expect("no panic").push(failure(seed, &broken)),
+                        Err(broken) => {
+                            let failure = failure(seed, &broken);
+                            // Told at once: the other seeds may take long.
+                            eprintln!("{failure}");
+                            failures.lock().expect("no panic").push(failure);
+                        }
                     }
                 }
             });
@@ -98,6 +103,7 @@ fn assert_everything_happened(total: &Replay) {
 fn add(total: &mut Replay, replay: &Replay) {
     total.steps += replay.steps;
     total.captured += replay.captured;
+    total.sent += replay.sent;
     total.lost += replay.lost;
     total.recovery = Duration::max(total.recovery, replay.recovery);
     total.dropped.iter_mut().zip(replay.dropped).for_each(|(sum, count)| *sum += count);

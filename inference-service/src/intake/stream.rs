@@ -14,6 +14,7 @@ use flatframe_shared::frame::{CameraHello, CameraState, FrameNumber, WireFrame};
 use flatframe_shared::r#gen::v1;
 use flatframe_shared::serve::Connection;
 use flatframe_shared::telemetry::{FRAME_TARGET, continue_trace};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -26,6 +27,9 @@ use crate::cameras::{OpenError, Reported};
 
 /// A stream must say hello within this.
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);
+/// The last frames of a stream that is taken over must be answered within this;
+/// less than the sender waits for its welcome.
+const TAKE_OVER_DEADLINE: Duration = Duration::from_secs(3);
 /// A stream that sends nothing for so long is ended; senders report every 5 s.
 const SILENCE_DEADLINE: Duration = Duration::from_secs(9);
 /// At a drain that is over, answers still owed may take so long.
@@ -60,7 +64,7 @@ impl v1::frame_service_server::FrameService for FrameApi {
         })?;
         let hello = read_hello(&mut inbound).await?;
         drop(opening);
-        let slot = intake.slots.clone().try_acquire_owned().map_err(|_| {
+        let slot = slot(&intake, &hello).await.ok_or_else(|| {
             let max = intake.limits.max_streams;
             ErrorKind::Exhausted { retry_after: STREAM_RETRY }
                 .status(format!("{max} camera streams are open, which is the limit (limits.max_streams)"))
@@ -83,6 +87,18 @@ impl v1::frame_service_server::FrameService for FrameApi {
         intake.tasks.spawn(run(link, inbound).instrument(span));
         Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
     }
+}
+
+/// A slot for the stream of `hello`. A sender that comes back needs no second
+/// one: it gets that of its broken stream, which is ended for it.
+async fn slot(intake: &Intake, hello: &CameraHello) -> Option<OwnedSemaphorePermit> {
+    if let Ok(slot) = intake.slots.clone().try_acquire_owned() {
+        return Some(slot);
+    }
+    if !intake.cameras.end_previous(hello) {
+        return None;
+    }
+    tokio::time::timeout(TAKE_OVER_DEADLINE, intake.slots.clone().acquire_owned()).await.ok()?.ok()
 }
 
 async fn read_hello(inbound: &mut Streaming<v1::PublishRequest>) -> Result<CameraHello, Status> {

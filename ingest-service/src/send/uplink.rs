@@ -58,7 +58,8 @@ pub struct Deadlines {
     pub last_answers: Duration,
     /// For the server to end the stream after we did.
     pub close: Duration,
-    /// First and longest delay before connecting again.
+    /// First and longest delay before connecting again. With the deadlines of
+    /// an attempt below 10 s, the time in which a camera must be back.
     pub reconnect: (Duration, Duration),
 }
 
@@ -70,7 +71,7 @@ impl Default for Deadlines {
             answer_slack: Duration::from_secs(5),
             last_answers: Duration::from_secs(4),
             close: Duration::from_secs(1),
-            reconnect: (Duration::from_millis(200), Duration::from_secs(10)),
+            reconnect: (Duration::from_millis(200), Duration::from_secs(3)),
         }
     }
 }

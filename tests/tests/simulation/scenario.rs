@@ -163,14 +163,14 @@ impl Scenario {
         let count = rng.usize(1..=8);
         let workers = rng.usize(1..=3);
         let shortest_ms = rng.u64(1..=10);
-        let service = ms(shortest_ms)..ms(shortest_ms + rng.u64(1..=20));
+        let service = ms(shortest_ms)..ms(shortest_ms + if rng.bool() { rng.u64(1..=20) } else { rng.u64(20..=60) });
         let latency_ms = rng.u64(0..=20);
         let latency = ms(latency_ms)..ms(latency_ms + rng.u64(1..=80));
         // Frames that nobody can do in time are shed for ever, and rightly so:
-        // what is drawn can be done, even just after a slow job, but not all
-        // of it.
+        // what is drawn can be done, if not all of it, and not always just
+        // after a slow job.
         let turn = service.end * (count as u32 + 1) / workers as u32;
-        let least_ttl = turn * 4 + latency.end * 4 + STEP * 8 + ms(150);
+        let least_ttl = turn * rng.u32(1..=4) + latency.end * 2 + STEP * 4 + ms(50);
         let cameras = (0..count).map(|_| CameraDraw::draw(rng, least_ttl)).collect();
         let flooder = (rng.u8(..4) == 0).then(|| Flooder { period: ms(rng.u64(2..=50)), reads: rng.bool() });
         Self {
@@ -211,7 +211,7 @@ impl CameraDraw {
         let largest = rng.usize(200..6000);
         Self {
             fps: rng.u32(2..=30) as f32,
-            ttl: least_ttl + ms(rng.u64(..1500)),
+            ttl: least_ttl + ms(if rng.bool() { rng.u64(..100) } else { rng.u64(..1500) }),
             jpeg_bytes: largest / 4..largest,
             prepare: ms(rng.u64(..=15)),
             mailbox_frames: rng.usize(1..=4),
@@ -227,7 +227,11 @@ fn faults(rng: &mut Rng, cameras: usize) -> Vec<Fault> {
     let mut faults: Vec<Fault> = Vec::new();
     for _ in 0..rng.usize(..=MAX_FAULTS) {
         let begins = ms(CALM_START_MS + rng.u64(..FAULTS_WITHIN_MS));
-        let length_ms = if rng.u8(..3) == 0 { rng.u64(2000..12_000) } else { rng.u64(5..2000) };
+        let length_ms = match rng.u8(..8) {
+            0 => rng.u64(8000..25_000),
+            1 | 2 => rng.u64(2000..8000),
+            _ => rng.u64(5..2000),
+        };
         let fault = Fault { kind: FaultKind::draw(rng, cameras), begins, ends: begins + ms(length_ms) };
         let overlaps = |other: &Fault| {
             other.kind.target() == fault.kind.target() && other.begins <= fault.ends && fault.begins <= other.ends

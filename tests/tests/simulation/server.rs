@@ -36,6 +36,7 @@ use tonic::service::Routes;
 
 use crate::network::SimListener;
 use crate::scenario::{SLOW_FACTOR, Scenario};
+use crate::sender::SenderSite;
 
 /// Between two looks of a worker for a job.
 const LOOK: Duration = Duration::from_millis(1);
@@ -83,6 +84,16 @@ impl ServerSite {
             all.iter().filter(|known| known.id.as_str() == camera).for_each(|known| counts += known.ledger.counts());
         }
         counts
+    }
+
+    /// Number of the newest frame of the sender's current session that has a
+    /// result.
+    pub fn newest(&self, sender: &SenderSite) -> Option<u64> {
+        let (server, sender_run) = (self.current()?, sender.current()?);
+        let cameras = server.intake.cameras.all();
+        let camera = cameras.into_iter().find(|camera| camera.id.as_str() == sender.name)?;
+        let latest = camera.view().latest.filter(|latest| latest.session == sender_run.session)?;
+        Some(latest.number.0)
     }
 
     /// One run: serves until told to stop.
