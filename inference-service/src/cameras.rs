@@ -2,22 +2,23 @@
 //! ledger, its newest result. Bounded; a camera that was offline longest makes
 //! room for a new one, and its counts stay in the totals.
 
+mod rate;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use flatframe_shared::clock;
 use flatframe_shared::frame::{CameraHello, CameraId, CameraState, Pace, SessionId};
 use flatframe_shared::ledger::{IngestCounts, ServerCounts, ServerLedger};
 
+use self::rate::Rate;
 use crate::intake::link::{Outbound, StreamLink};
 use crate::intake::order::{Order, Place, Places};
 use crate::intake::reply::Finished;
 use crate::intake::schedule::QueueId;
 use crate::results::record::ResultRecord;
-
-/// Span of the rates shown.
-const RATE_WINDOW_S: usize = 5;
 
 /// The queue of single calls; cameras' queues begin after it.
 pub const DETECT_QUEUE: QueueId = QueueId(0);
@@ -153,7 +154,7 @@ impl Cameras {
             state: Mutex::new(CameraRecord {
                 hello: hello.clone(),
                 stream: None,
-                offline_since: Instant::now(),
+                offline_since: clock::now(),
                 pace,
                 reported: None,
                 last_frame: None,
@@ -165,6 +166,15 @@ impl Cameras {
         lock(&camera.state).stream = Some(stream.clone());
         state.cameras.insert(hello.camera.clone(), camera);
         Ok((stream, outbound))
+    }
+
+    /// Ends the stream that the session of `hello` still has; `false` when it
+    /// has none.
+    pub fn end_previous(&self, hello: &CameraHello) -> bool {
+        let Some(camera) = self.get(&hello.camera) else { return false };
+        let record = lock(&camera.state);
+        let previous = record.stream.as_ref().filter(|_| record.hello.session == hello.session);
+        previous.inspect(|stream| stream.end()).is_some()
     }
 
     /// The camera of that id.
@@ -234,7 +244,7 @@ impl Camera {
         let mut record = lock(&self.state);
         if record.stream.as_ref().is_some_and(|stream| Arc::ptr_eq(stream, link)) {
             record.stream = None;
-            record.offline_since = Instant::now();
+            record.offline_since = clock::now();
         }
     }
 
@@ -281,7 +291,7 @@ impl Camera {
     pub fn view(&self) -> CameraView {
         let counts = self.ledger.counts();
         let mut record = lock(&self.state);
-        let now = Instant::now();
+        let now = clock::now();
         let (state, detail) = match (&record.stream, &record.reported) {
             (None, _) => (CameraState::Offline, "its stream is closed".to_owned()),
             (Some(_), None) => (CameraState::Connecting, "it has not reported yet".to_owned()),
@@ -306,66 +316,6 @@ impl Camera {
     }
 }
 
-/// Counts events in whole seconds; the rate is over the last
-/// [`RATE_WINDOW_S`] complete ones.
-#[derive(Debug)]
-struct Rate {
-    start: Instant,
-    /// Second of the newest bucket, counted from `start`.
-    second: u64,
-    buckets: [u32; RATE_WINDOW_S + 1],
-}
-
-impl Default for Rate {
-    fn default() -> Self {
-        Self { start: Instant::now(), second: 0, buckets: [0; RATE_WINDOW_S + 1] }
-    }
-}
-
-impl Rate {
-    fn count(&mut self, now: Instant) {
-        self.advance(now);
-        self.buckets[0] += 1;
-    }
-
-    fn per_second(&mut self, now: Instant) -> f32 {
-        self.advance(now);
-        let seconds = (self.second as usize).clamp(1, RATE_WINDOW_S);
-        self.buckets[1..].iter().sum::<u32>() as f32 / seconds as f32
-    }
-
-    fn advance(&mut self, now: Instant) {
-        let second = now.duration_since(self.start).as_secs();
-        let count = self.buckets.len();
-        let steps = usize::try_from(second - self.second).unwrap_or(usize::MAX).min(count);
-        self.buckets.rotate_right(steps % count);
-        self.buckets[..steps].fill(0);
-        self.second = second;
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rate_over_whole_seconds() {
-        let mut rate = Rate::default();
-        let at = |ms: u64| rate_start(&rate) + Duration::from_millis(ms);
-        let times: Vec<_> = (0..40).map(|n| at(n * 100)).collect();
-        let (four_s, later) = (at(4000), at(20_000));
-        for time in times {
-            rate.count(time);
-        }
-        assert_eq!(rate.per_second(four_s), 10.0);
-        assert_eq!(rate.per_second(later), 0.0);
-    }
-
-    fn rate_start(rate: &Rate) -> Instant {
-        rate.start
-    }
 }

@@ -14,7 +14,7 @@ pub mod intake;
 pub mod metrics;
 pub mod models_command;
 pub mod models_fetch;
-mod pulse;
+pub mod pulse;
 pub mod results;
 pub mod server;
 pub mod vision;

@@ -40,11 +40,11 @@ use crate::results::service::ResultApi;
 use crate::vision::{Analyzer, ModelError};
 
 /// Time of one frame on one worker that is assumed until it is measured.
-const ASSUMED_SERVICE: Duration = Duration::from_millis(10);
+pub const ASSUMED_SERVICE: Duration = Duration::from_millis(10);
 /// Jobs in work must end so long after the rest was answered `draining`.
-const LAST_JOB_DEADLINE: Duration = Duration::from_secs(2);
+pub const LAST_JOB_DEADLINE: Duration = Duration::from_secs(2);
 /// Connections are closed so long after streams were told to drain.
-const CONNECTION_GRACE: Duration = Duration::from_secs(6);
+pub const CONNECTION_GRACE: Duration = Duration::from_secs(6);
 /// Most calls of clients at once besides `Watch`, `Detect` and cameras.
 pub const MAX_SMALL_CALLS: usize = 64;
 /// Largest request of a client that carries no picture, bytes.

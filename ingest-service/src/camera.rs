@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use flatframe_shared::budget::Place;
+use flatframe_shared::clock;
 use flatframe_shared::frame::{CameraHello, CameraId, SessionId};
 use flatframe_shared::histogram::Histogram;
 use flatframe_shared::ledger::{IngestCounts, IngestLedger};
@@ -59,7 +59,7 @@ impl CameraView {
 
     /// What the source is doing.
     pub fn status(&self) -> SourceStatus {
-        self.status.read(now())
+        self.status.read(clock::now())
     }
 
     /// Whether a server takes this camera's frames.
@@ -125,12 +125,12 @@ impl Camera {
         let outbox = view.outbox.clone();
         let preparing =
             prepare::spawn(plan.id.as_str(), view.slot.clone(), view.terms.clone(), plan.prepare, move |frame| {
-                outbox.put(frame, Instant::now());
+                outbox.put(frame, clock::now());
             })?;
         let capture =
             Capture::new(plan, view.ledger.clone(), view.status.clone(), view.slot.clone(), view.terms.clone(), memory);
         let uplink = Uplink {
-            endpoint,
+            server: Box::new(endpoint),
             hello: hello(plan, view.session),
             outbox: view.outbox.clone(),
             terms: view.terms.clone(),
@@ -214,9 +214,4 @@ fn hello(plan: &CameraPlan, session: SessionId) -> CameraHello {
         ttl: plan.ttl,
         display_name: plan.name.clone(),
     }
-}
-
-/// The runtime's clock, so that tests can stop it.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

@@ -8,8 +8,8 @@ pub mod pace;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
+use flatframe_shared::clock;
 use flatframe_shared::frame::PictureSize;
 use flatframe_shared::outcome::DropReason;
 
@@ -131,7 +131,7 @@ pub fn spawn(
                 ticket.drop_as(DropReason::Offline);
                 continue;
             };
-            if birth.expired(Instant::now()) {
+            if birth.expired(clock::now()) {
                 ticket.drop_as(DropReason::Expired);
                 continue;
             }

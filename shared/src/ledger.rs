@@ -298,6 +298,32 @@ mod tests {
                 prop_assert_eq!(counts.waiting as usize, waiting.len());
                 prop_assert_eq!(counts.in_flight as usize, sent.len());
             }
+            // What is left is forgotten: each ticket shows, and shows for ever.
+            let forgotten = waiting.len() + sent.len();
+            drop((waiting, sent));
+            prop_assert_eq!(ledger.counts().balance(), forgotten as i64);
+            ledger.capture().drop_as(DropReason::Paced);
+            prop_assert_eq!(ledger.counts().balance(), forgotten as i64);
+        }
+
+        /// The same at the server, and the sum of ledgers balances as they do.
+        #[test]
+        fn the_server_balances_at_every_step(steps in prop::collection::vec((0usize..3, any::<bool>(), 0usize..8), 0..200)) {
+            let ledgers = [(); 3].map(|()| ServerLedger::new());
+            let mut queued = [(); 3].map(|()| Vec::new());
+            for (camera, arrives, choice) in steps {
+                if arrives {
+                    queued[camera].push(ledgers[camera].receive());
+                } else if let Some(ticket) = queued[camera].pop() {
+                    QueuedTicket::answer(ticket, Outcome::ALL[choice % Outcome::COUNT]);
+                }
+                let mut total = ServerCounts::default();
+                for (ledger, queued) in ledgers.iter().zip(&queued) {
+                    prop_assert_eq!((ledger.counts().balance(), ledger.counts().queued), (0, queued.len() as u64));
+                    total += ledger.counts();
+                }
+                prop_assert_eq!(total.balance(), 0);
+            }
         }
     }
 }

@@ -16,13 +16,15 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use self::calls::Calls;
+use crate::clock;
 use crate::rate_log::RateLog;
 
 /// The first bytes of every HTTP/2 connection (RFC 9113, section 3.4).
@@ -110,11 +112,41 @@ pub struct Connection {
     pub cut: CancellationToken,
 }
 
+/// Where connections come from: TCP, or in a simulation what stands for it.
+pub trait Listener: Send + 'static {
+    /// What the peer sends.
+    type Reader: AsyncRead + Unpin + Send + 'static;
+    /// What is sent to the peer.
+    type Writer: AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection, ready to be used, and its peer.
+    ///
+    /// # Errors
+    /// When there is none now; the next call may succeed.
+    fn accept(&self) -> impl Future<Output = std::io::Result<(Self::Reader, Self::Writer, SocketAddr)>> + Send;
+}
+
+impl Listener for TcpListener {
+    type Reader = OwnedReadHalf;
+    type Writer = OwnedWriteHalf;
+
+    async fn accept(&self) -> std::io::Result<(Self::Reader, Self::Writer, SocketAddr)> {
+        let (socket, peer) = TcpListener::accept(self).await?;
+        // Small answers must not wait for Nagle; if the option fails, they do.
+        let _ = socket.set_nodelay(true);
+        // A peer that acknowledges but takes nothing would keep a connection
+        // that is closing for ever: its pings cannot even be sent.
+        let _ = socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(UNSENT_DEADLINE));
+        let (reader, writer) = socket.into_split();
+        Ok((reader, writer, peer))
+    }
+}
+
 /// Serves `routes` on `listener` until `shutdown`, then lets calls finish for
 /// at most `grace` and closes what is left. Returns when every connection is
 /// closed.
 pub async fn serve_grpc(
-    listener: TcpListener,
+    listener: impl Listener,
     routes: Routes,
     limits: ConnectionLimits,
     counts: Arc<ConnectionCounts>,
@@ -130,10 +162,10 @@ pub async fn serve_grpc(
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let (socket, peer) = match accepted {
+        let (reader, writer, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                if let Some(held_back) = accept_errors.allow(std::time::Instant::now()) {
+                if let Some(held_back) = accept_errors.allow(clock::now()) {
                     tracing::warn!(%error, held_back, "cannot accept a connection");
                 }
                 tokio::time::sleep(ACCEPT_RETRY).await;
@@ -143,7 +175,7 @@ pub async fn serve_grpc(
         counts.accepted.fetch_add(1, Relaxed);
         if counts.open.load(Relaxed) >= limits.max_connections as u64 {
             counts.refused.fetch_add(1, Relaxed);
-            if let Some(held_back) = refusals.allow(std::time::Instant::now()) {
+            if let Some(held_back) = refusals.allow(clock::now()) {
                 tracing::warn!(%peer, max_connections = limits.max_connections, held_back, "connection refused: the cap is reached");
             }
             continue;
@@ -156,7 +188,7 @@ pub async fn serve_grpc(
             let _open = open;
             let cut = closing.child_token();
             let connection = Connection { peer, cut: cut.clone() };
-            let serving = serve_connection(socket, connection, routes, &limits, &counts, executor, shutdown);
+            let serving = serve_connection((reader, writer), connection, routes, &limits, &counts, executor, shutdown);
             let does_not_read = tokio::select! {
                 biased;
                 () = cut.cancelled() => !closing.is_cancelled(),
@@ -211,7 +243,7 @@ where
 /// Serves one connection to its end; `true` when it ends because the client
 /// did not take an answer.
 async fn serve_connection(
-    mut socket: TcpStream,
+    (mut reader, mut writer): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
     connection: Connection,
     routes: Routes,
     limits: &ConnectionLimits,
@@ -219,17 +251,12 @@ async fn serve_connection(
     executor: TrackedExecutor,
     shutdown: CancellationToken,
 ) -> bool {
-    // Small answers must not wait for Nagle; if the option fails, they do.
-    let _ = socket.set_nodelay(true);
-    // A peer that acknowledges but takes nothing would keep a connection that
-    // is closing for ever: its pings cannot even be sent.
-    let _ = socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(UNSENT_DEADLINE));
     let mut preface = [0; PREFACE.len()];
-    match tokio::time::timeout(limits.preface_deadline, read_preface(&mut socket, &mut preface)).await {
+    match tokio::time::timeout(limits.preface_deadline, read_preface(&mut reader, &mut preface)).await {
         Ok(Ok(true)) => {}
         Ok(Ok(false)) => {
             counts.no_preface.fetch_add(1, Relaxed);
-            let _ = tokio::time::timeout(limits.preface_deadline, answer_not_grpc(&mut socket)).await;
+            let _ = tokio::time::timeout(limits.preface_deadline, answer_not_grpc(&mut reader, &mut writer)).await;
             return false;
         }
         Ok(Err(_)) | Err(_) => {
@@ -237,7 +264,6 @@ async fn serve_connection(
             return false;
         }
     }
-    let (reader, writer) = socket.into_split();
     let io = tokio::io::join(std::io::Cursor::new(preface).chain(reader), writer);
     let calls = Calls::new(routes, connection);
     let watch = calls.watch();
@@ -280,14 +306,17 @@ async fn serve_connection(
 }
 
 /// Tells a client of another protocol what this port is.
-async fn answer_not_grpc(socket: &mut TcpStream) -> std::io::Result<()> {
-    socket.write_all(NOT_GRPC).await?;
-    socket.shutdown().await?;
+async fn answer_not_grpc(
+    reader: &mut (impl AsyncRead + Unpin),
+    writer: &mut (impl AsyncWrite + Unpin),
+) -> std::io::Result<()> {
+    writer.write_all(NOT_GRPC).await?;
+    writer.shutdown().await?;
     // What it still sends is read, up to a bound: closing a socket with unread
     // data resets it, and the answer would be lost.
     let mut rest = [0; 1024];
     for _ in 0..16 {
-        if socket.read(&mut rest).await? == 0 {
+        if reader.read(&mut rest).await? == 0 {
             break;
         }
     }
@@ -295,10 +324,13 @@ async fn answer_not_grpc(socket: &mut TcpStream) -> std::io::Result<()> {
 }
 
 /// Reads the preface; `false` as soon as it is another protocol's.
-async fn read_preface(socket: &mut TcpStream, preface: &mut [u8; PREFACE.len()]) -> std::io::Result<bool> {
+async fn read_preface(
+    reader: &mut (impl AsyncRead + Unpin),
+    preface: &mut [u8; PREFACE.len()],
+) -> std::io::Result<bool> {
     let mut have = 0;
     while have < preface.len() {
-        let more = socket.read(&mut preface[have..]).await?;
+        let more = reader.read(&mut preface[have..]).await?;
         if more == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }

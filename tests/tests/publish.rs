@@ -190,6 +190,10 @@ async fn streams_beyond_the_limit_are_told_to_come_back() {
     let status = RawCamera::open(channel.clone(), hello("three", 3)).await.map(drop).expect_err("full");
     assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     assert!(flatframe_shared::error::retry_after(&status).is_some(), "no RetryInfo");
+    // A sender that comes back takes over the place of its broken stream.
+    let mut broken = one;
+    let (one, _) = RawCamera::open(channel.clone(), hello("one", 1)).await.expect("is welcome");
+    assert_eq!(broken.outcome().await.expect_err("the old stream is ended").code(), Code::Aborted);
     // One leaves: its place, and its entry among the cameras, is free.
     let RawCamera { outbox, mut inbox, .. } = one;
     drop(outbox);

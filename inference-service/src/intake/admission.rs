@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use flatframe_shared::clock;
 use flatframe_shared::error::ErrorKind;
 use http::{HeaderMap, Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -83,7 +84,7 @@ where
                 }
             },
         };
-        let deadline = Instant::now() + allowed;
+        let deadline = clock::now() + allowed;
         request.extensions_mut().insert(CallDeadline(deadline));
         if let Some(slot) = &slot {
             request.extensions_mut().insert(slot.clone());

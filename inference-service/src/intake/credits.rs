@@ -60,6 +60,11 @@ impl Credits {
         self.closed = true;
     }
 
+    /// Credits granted and not yet spent.
+    pub fn held(&self) -> u32 {
+        self.held
+    }
+
     /// Frames received and not yet answered.
     pub fn in_server(&self) -> u32 {
         self.in_server
@@ -117,17 +122,44 @@ mod tests {
     }
 
     proptest! {
+        /// At every step the window bounds, and no credit is made or lost: what
+        /// was granted is held, here, or answered; when all is answered the
+        /// whole window can be granted again.
         #[test]
         fn never_above_the_window(window in 1u32..8, steps in prop::collection::vec((0u8..3, 0u32..10), 0..200)) {
             let mut credits = Credits::new(window);
+            let (mut granted, mut spent, mut answered) = (0, 0, 0);
             for (step, usable) in steps {
                 match step {
-                    0 => { credits.grant(usable); }
-                    1 => { let _ = credits.spend(); }
-                    _ => credits.answered(),
+                    0 => granted += credits.grant(usable),
+                    1 => match credits.spend() {
+                        Ok(()) => spent += 1,
+                        Err(NoCredit) => prop_assert_eq!(granted, spent, "refused with a credit"),
+                    },
+                    _ if spent > answered => { credits.answered(); answered += 1 }
+                    _ => {}
                 }
                 prop_assert!(credits.held + credits.in_server <= window);
+                prop_assert_eq!((credits.held, credits.in_server), (granted - spent, spent - answered));
             }
+            (answered..spent).for_each(|_| credits.answered());
+            credits.grant(window);
+            prop_assert_eq!((credits.held, credits.in_server), (window, 0));
+        }
+
+        /// Never none, never more than the window, and never more for a camera
+        /// whose turn comes later or whose frames live shorter.
+        #[test]
+        fn usable_is_bounded_and_falls_with_the_load(
+            window in 1u32..64,
+            (ttl_ms, streams, service_us, workers) in (0u64..60_000, 0usize..1000, 0u64..1_000_000, 0usize..64),
+        ) {
+            let (ttl, service) = (Duration::from_millis(ttl_ms), Duration::from_micros(service_us));
+            let usable = usable_window(window, ttl, streams, service, workers);
+            prop_assert!((1..=window).contains(&usable));
+            prop_assert!(usable_window(window, ttl, streams + 1, service, workers) <= usable);
+            prop_assert!(usable_window(window, ttl / 2, streams, service, workers) <= usable);
+            prop_assert!(usable_window(window, ttl, streams, service * 2, workers) <= usable);
         }
     }
 }

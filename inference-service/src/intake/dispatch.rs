@@ -4,10 +4,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use flatframe_shared::clock;
 
 use super::job::{Answer, Job};
-use super::schedule::{QueueId, Schedule, Speed, Times};
+use super::schedule::{QueueId, Schedule, Speed, Taken, Times};
 
 /// Weight of the newest job in the running mean of service time.
 const NEWEST_WEIGHT: f64 = 0.1;
@@ -76,7 +78,7 @@ impl Dispatch {
     /// Queues a job in a queue that holds at most `cap`; every job that does
     /// not stay there is answered before this returns.
     pub fn submit(&self, queue: QueueId, cap: usize, job: Job) {
-        let now = Instant::now();
+        let now = clock::now();
         if job.deadline <= now {
             return job.reply.answer(Answer::Expired);
         }
@@ -99,33 +101,32 @@ impl Dispatch {
     /// Waits for the next job; `None` when the service stops and nothing waits.
     /// Expired and abandoned jobs are answered here and never returned.
     pub fn take(&self) -> Option<Job> {
+        let mut state = self.lock();
         loop {
-            let (expired, next) = {
-                let mut state = self.lock();
-                let mut taken = state.schedule.take(Instant::now());
-                while taken.next.is_none() && taken.expired.is_empty() && !state.closed {
-                    state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-                    taken = state.schedule.take(Instant::now());
+            let found = Found::in_schedule(&mut state.schedule);
+            if !found.is_empty() {
+                drop(state);
+                if let Some(job) = found.answer_unwanted() {
+                    return Some(job);
                 }
-                if taken.next.is_none() && taken.expired.is_empty() {
-                    return None;
-                }
-                let next = taken.next.map(|mut job| {
-                    let is_wanted = !job.reply.is_abandoned();
-                    if is_wanted {
-                        // Under the lock: jobs begin in the order they leave.
-                        job.reply.begin();
-                    }
-                    (job, is_wanted)
-                });
-                (taken.expired, next)
-            };
-            // Answers are given without the lock: they take others.
-            answer_all(expired, || Answer::Expired);
-            match next {
-                Some((job, true)) => return Some(job),
-                Some((job, false)) => job.reply.answer(Answer::Expired),
-                None => {}
+                state = self.lock();
+            } else if state.closed {
+                return None;
+            } else {
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    /// As [`Self::take`], without the wait: for a worker that is a task.
+    pub fn try_take(&self) -> Option<Job> {
+        loop {
+            let found = Found::in_schedule(&mut self.lock().schedule);
+            if found.is_empty() {
+                return None;
+            }
+            if let Some(job) = found.answer_unwanted() {
+                return Some(job);
             }
         }
     }
@@ -158,6 +159,41 @@ impl Dispatch {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What left the schedule at once.
+struct Found {
+    expired: Vec<Job>,
+    abandoned: Option<Job>,
+    wanted: Option<Job>,
+}
+
+impl Found {
+    /// Takes the next job, under the lock: jobs begin in the order they leave.
+    fn in_schedule(schedule: &mut Schedule<Job>) -> Self {
+        let Taken { expired, next } = schedule.take(clock::now());
+        match next {
+            Some(job) if job.reply.is_abandoned() => Self { expired, abandoned: Some(job), wanted: None },
+            Some(mut job) => {
+                job.reply.begin();
+                Self { expired, abandoned: None, wanted: Some(job) }
+            }
+            None => Self { expired, abandoned: None, wanted: None },
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.expired.is_empty() && self.abandoned.is_none() && self.wanted.is_none()
+    }
+
+    /// Answers all but the job to do. Without the lock: answers take others.
+    fn answer_unwanted(self) -> Option<Job> {
+        answer_all(self.expired, || Answer::Expired);
+        if let Some(job) = self.abandoned {
+            job.reply.answer(Answer::Expired);
+        }
+        self.wanted
     }
 }
 

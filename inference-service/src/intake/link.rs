@@ -147,6 +147,11 @@ impl StreamLink {
         lock(&self.credits).spend()
     }
 
+    /// Its credits at this instant.
+    pub fn credits(&self) -> Credits {
+        lock(&self.credits).clone()
+    }
+
     /// A frame is answered: sends its outcome, and the credits that the load
     /// allows now.
     pub fn answer(&self, outcome: v1::FrameOutcome, had_credit: bool) {

@@ -62,7 +62,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// In whatever order work ends, results come out in the order begun.
+        /// In whatever order work ends, results come out in the order begun,
+        /// as soon as none before them is in work, and none is held longer.
         #[test]
         fn comes_out_in_order(picks in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 0..100)) {
             let (places, mut order) = (Places::default(), Order::default());
@@ -75,6 +76,9 @@ mod tests {
                     let (place, result) = working.swap_remove(pick.index(working.len()));
                     out.extend(order.finish(place, result));
                 }
+                let first_in_work = working.iter().map(|(_, result)| *result).min().unwrap_or(begun);
+                prop_assert_eq!(&out, &(0..first_in_work).collect::<Vec<_>>());
+                prop_assert!(order.slots.len() <= (begun - first_in_work) as usize);
             }
             for (place, result) in working {
                 out.extend(order.finish(place, result));

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use flatframe_shared::clock;
 use flatframe_shared::convert;
 use flatframe_shared::frame::FrameNumber;
 use flatframe_shared::r#gen::v1;
@@ -77,7 +78,7 @@ impl FrameReply {
             }
             Answer::Shed { retry_after } => message.retry_after_ms = convert::millis_u32(retry_after).max(1),
             Answer::Failed(why) => {
-                if let Some(held_back) = self.link.intake.warnings.allow(Instant::now()) {
+                if let Some(held_back) = self.link.intake.warnings.allow(clock::now()) {
                     let camera = &self.link.camera.id;
                     tracing::error!(%camera, frame = self.number.0, why, held_back, "the engine failed on a frame");
                 }
@@ -85,12 +86,12 @@ impl FrameReply {
             Answer::Expired | Answer::Invalid(_) | Answer::Draining => {}
         }
         self.ticket.answer(outcome);
-        message.server_us = convert::micros_u64(self.arrived.elapsed());
+        message.server_us = convert::micros_u64(clock::now().duration_since(self.arrived));
         self.link.answer(message, self.had_credit);
     }
 
     fn publish(&self, analysis: crate::vision::Analysis) {
-        let now = Instant::now();
+        let now = clock::now();
         let latency = self.age + now.duration_since(self.arrived);
         let intake = &self.link.intake;
         let record = intake.bus.publish(ResultRecord {

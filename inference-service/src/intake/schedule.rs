@@ -160,11 +160,11 @@ impl<J> Schedule<J> {
         Taken { expired, next: None }
     }
 
-    /// Takes everything that waits, in no particular order.
+    /// Takes everything that waits, queue by queue in the order of their turns.
     pub fn clear(&mut self) -> Vec<J> {
-        self.turns.clear();
         self.waiting = 0;
-        self.queues.drain().flat_map(|(_, queue)| queue).map(|waiting| waiting.job).collect()
+        let queues = self.turns.drain(..).filter_map(|id| self.queues.remove(&id));
+        queues.flatten().map(|waiting| waiting.job).collect()
     }
 
     fn keep_turn(&mut self, id: QueueId, was_empty: bool, is_empty: bool) {
@@ -308,24 +308,27 @@ mod tests {
     }
 
     proptest! {
-        /// Nothing is lost or doubled, no queue exceeds its cap, every queue
-        /// that waits is served within one round.
+        /// Nothing is lost or doubled, no queue exceeds its cap, nothing is done
+        /// too late, and what is handed back as expired is.
         #[test]
         fn nothing_is_lost(steps in prop::collection::vec((0u64..5, 0u32..300, any::<bool>()), 1..300)) {
             let mut desk = Desk::new(7);
             let (mut given, mut back) = (0u32, Vec::new());
-            let mut clock_ms = 0;
+            let (mut clock_ms, mut deadlines) = (0, Vec::new());
             for (id, deadline_ms, take) in steps {
                 clock_ms += 3;
                 let now = desk.start + MS * clock_ms;
                 if take {
                     let taken = desk.schedule.take(now);
+                    prop_assert!(taken.expired.iter().all(|job| deadlines[*job as usize] <= now));
+                    prop_assert!(taken.next.iter().all(|job| deadlines[*job as usize] > now));
                     back.extend(taken.expired);
                     back.extend(taken.next);
                 } else {
                     let deadline = now + MS * deadline_ms;
                     let pushed = desk.schedule.push(QueueId(id), 3, deadline.into(), given, now, desk.speed);
                     given += 1;
+                    deadlines.push(deadline);
                     back.extend(pushed.shed);
                     back.extend(pushed.expired);
                 }
@@ -335,8 +338,43 @@ mod tests {
                 prop_assert_eq!(desk.schedule.turns.len(), desk.schedule.queues.len());
             }
             back.extend(desk.schedule.clear());
+            prop_assert!(desk.schedule.is_empty() && desk.schedule.turns.is_empty());
             back.sort_unstable();
             prop_assert_eq!(back, (0..given).collect::<Vec<_>>());
+        }
+
+        /// A queue that waits gets its turn before any other gets a second one,
+        /// and its jobs come in the order of their urgency.
+        #[test]
+        fn every_queue_gets_its_turn(steps in prop::collection::vec((0u64..5, 1u32..50, any::<bool>()), 1..300)) {
+            let mut desk = Desk::new(1);
+            // Queues served since the waiting one, by the queue that waits.
+            let mut served_since: HashMap<u64, Vec<u64>> = HashMap::new();
+            for (id, urgency_ms, take) in steps {
+                if !take {
+                    let far = desk.start + MS * 10_000;
+                    let times = Times { deadline: far, urgency: desk.start + MS * urgency_ms };
+                    let job = id as u32 * 1000 + urgency_ms;
+                    desk.schedule.push(QueueId(id), 3, times, job, desk.start, desk.speed);
+                    served_since.entry(id).or_default();
+                    continue;
+                }
+                let Some(job) = desk.take(0).next else {
+                    prop_assert!(served_since.is_empty());
+                    continue;
+                };
+                let id = u64::from(job / 1000);
+                let left = desk.schedule.queues.get(&QueueId(id)).map_or(&[][..], |queue| &queue[..]);
+                prop_assert!(left.iter().all(|waiting| waiting.urgency >= desk.start + MS * (job % 1000)));
+                for (waiting, served) in served_since.iter_mut().filter(|(waiting, _)| **waiting != id) {
+                    prop_assert!(!served.contains(&id), "{} twice while {} waits", id, waiting);
+                    served.push(id);
+                }
+                served_since.remove(&id);
+                if !left.is_empty() {
+                    served_since.insert(id, Vec::new());
+                }
+            }
         }
     }
 }

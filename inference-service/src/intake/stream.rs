@@ -7,12 +7,14 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use flatframe_shared::clock;
 use flatframe_shared::convert;
 use flatframe_shared::error::ErrorKind;
 use flatframe_shared::frame::{CameraHello, CameraState, FrameNumber, WireFrame};
 use flatframe_shared::r#gen::v1;
 use flatframe_shared::serve::Connection;
 use flatframe_shared::telemetry::{FRAME_TARGET, continue_trace};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -25,6 +27,9 @@ use crate::cameras::{OpenError, Reported};
 
 /// A stream must say hello within this.
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);
+/// The last frames of a stream that is taken over must be answered within this;
+/// less than the sender waits for its welcome.
+const TAKE_OVER_DEADLINE: Duration = Duration::from_secs(3);
 /// A stream that sends nothing for so long is ended; senders report every 5 s.
 const SILENCE_DEADLINE: Duration = Duration::from_secs(9);
 /// At a drain that is over, answers still owed may take so long.
@@ -63,7 +68,7 @@ impl v1::frame_service_server::FrameService for FrameApi {
         })?;
         let hello = read_hello(&mut inbound).await?;
         drop(opening);
-        let slot = intake.slots.clone().try_acquire_owned().map_err(|_| {
+        let slot = slot(&intake, &hello).await.ok_or_else(|| {
             let max = intake.limits.max_streams;
             ErrorKind::Exhausted { retry_after: STREAM_RETRY }
                 .status(format!("{max} camera streams are open, which is the limit (limits.max_streams)"))
@@ -86,6 +91,18 @@ impl v1::frame_service_server::FrameService for FrameApi {
         intake.tasks.spawn(run(link, inbound).instrument(span));
         Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
     }
+}
+
+/// A slot for the stream of `hello`. A sender that comes back needs no second
+/// one: it gets that of its broken stream, which is ended for it.
+async fn slot(intake: &Intake, hello: &CameraHello) -> Option<OwnedSemaphorePermit> {
+    if let Ok(slot) = intake.slots.clone().try_acquire_owned() {
+        return Some(slot);
+    }
+    if !intake.cameras.end_previous(hello) {
+        return None;
+    }
+    tokio::time::timeout(TAKE_OVER_DEADLINE, intake.slots.clone().acquire_owned()).await.ok()?.ok()
 }
 
 async fn read_hello(inbound: &mut Streaming<v1::PublishRequest>) -> Result<CameraHello, Status> {
@@ -215,7 +232,7 @@ fn take_message(
 
 /// Takes a frame; `last` is the number and the urgency of the one before.
 fn take_frame(link: &Arc<StreamLink>, frame: v1::Frame, last: &mut Option<(FrameNumber, Instant)>) {
-    let arrived = Instant::now();
+    let arrived = clock::now();
     let number = FrameNumber(frame.number);
     let had_credit = link.spend_credit().is_ok();
     link.camera.frame_arrived(arrived);

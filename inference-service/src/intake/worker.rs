@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+
+use flatframe_shared::clock;
 
 use super::dispatch::Dispatch;
 use super::job::Answer;
@@ -30,10 +31,10 @@ pub fn start(
 /// Works until the dispatch is closed and empty.
 fn run(dispatch: &Dispatch, mut state: AnalyzerState, stages: &Stages) {
     while let Some(job) = dispatch.take() {
-        let begun = Instant::now();
+        let begun = clock::now();
         stages.queued.record(begun.duration_since(job.arrived));
         let result = job.span.in_scope(|| state.analyze(&job.jpeg, job.rotation));
-        dispatch.record(begun.elapsed());
+        dispatch.record(clock::now().duration_since(begun));
         let answer = match result {
             Ok(analysis) => {
                 stages.decode.record(analysis.timings.decode);

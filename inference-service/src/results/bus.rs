@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use flatframe_shared::clock;
 use flatframe_shared::frame::CameraId;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -100,7 +101,7 @@ impl Bus {
         if self.limits.ring > 0 {
             state.ring.push_back(record.clone());
         }
-        let now = Instant::now();
+        let now = clock::now();
         state.subscribers.retain(|inbox| self.deliver(inbox, &record, now));
         record
     }

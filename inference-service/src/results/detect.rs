@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use flatframe_shared::clock;
 use flatframe_shared::convert::micros_u64;
 use flatframe_shared::error::ErrorKind;
 use flatframe_shared::frame::Rotation;
@@ -42,7 +43,7 @@ pub struct DetectApi {
 #[tonic::async_trait]
 impl v1::detect_service_server::DetectService for DetectApi {
     async fn detect(&self, request: Request<v1::DetectRequest>) -> Result<Response<v1::DetectResponse>, Status> {
-        let arrived = Instant::now();
+        let arrived = clock::now();
         let deadline = request.extensions().get::<CallDeadline>().copied();
         let CallDeadline(deadline) =
             deadline.ok_or_else(|| ErrorKind::Internal.status("the call's deadline is not known"))?;
@@ -85,7 +86,7 @@ impl DetectApi {
             }
             Answer::Invalid(why) => return Err(ErrorKind::Invalid.status(why)),
             Answer::Failed(why) => {
-                if let Some(held_back) = self.errors.allow(Instant::now()) {
+                if let Some(held_back) = self.errors.allow(clock::now()) {
                     tracing::error!(why, held_back, "the engine failed on a call");
                 }
                 return Err(ErrorKind::Internal.status(why));
@@ -123,6 +124,6 @@ impl Reply for CallReply {
     fn answer(self: Box<Self>, answer: Answer) {
         self.ticket.answer(answer.outcome());
         // Fails when the client is gone: the outcome is counted all the same.
-        let _ = self.sender.send((answer, Instant::now()));
+        let _ = self.sender.send((answer, clock::now()));
     }
 }

@@ -1,7 +1,6 @@
 //! Results as clients see them on the wire.
 
-use std::time::Instant;
-
+use flatframe_shared::clock;
 use flatframe_shared::convert::{self, micros_u64, millis_u64};
 use flatframe_shared::r#gen::v1;
 
@@ -77,6 +76,6 @@ pub fn latest(view: &CameraView, server_epoch: u64) -> v1::GetLatestResponse {
     v1::GetLatestResponse {
         camera: Some(camera(view)),
         result: view.latest.as_ref().map(|record| result(record, server_epoch)),
-        age_ms: view.latest.as_ref().map(|record| millis_u64(Instant::now().duration_since(record.captured))),
+        age_ms: view.latest.as_ref().map(|record| millis_u64(clock::now().duration_since(record.captured))),
     }
 }

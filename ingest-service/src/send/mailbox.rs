@@ -161,8 +161,9 @@ mod tests {
 
     proptest! {
         /// At every step: bounds are kept, the ledger balances, numbers taken
-        /// grow, nothing worthless is handed out, and the newest frame that can
-        /// fit is never dropped for an older one.
+        /// grow, nothing worthless is handed out, the newest frame that can fit
+        /// is never dropped for an older one, and what goes is worthless or
+        /// older than all that stay.
         #[test]
         fn invariants(
             max_frames in 1usize..6,
@@ -173,6 +174,8 @@ mod tests {
             let (mut number, mut last_taken) = (0, 0);
             for (step, size, ms) in steps {
                 now += Duration::from_millis(ms);
+                let before: Vec<_> = mailbox.frames.iter().map(|frame| frame.birth.clone()).collect();
+                let taken_before = last_taken;
                 match step {
                     0 | 1 => {
                         number += 1;
@@ -191,6 +194,12 @@ mod tests {
                             frame.ticket.send().lose();
                         }
                     }
+                }
+                let stays = |number| mailbox.frames.iter().any(|frame| frame.birth.number == number);
+                let oldest = mailbox.frames.front().map_or(FrameNumber(u64::MAX), |frame| frame.birth.number);
+                for gone in before.iter().filter(|birth| !stays(birth.number)) {
+                    let was_taken = last_taken > taken_before && gone.number.0 == last_taken;
+                    prop_assert!(was_taken || gone.expired(now) || gone.number < oldest, "{}", gone.number);
                 }
                 prop_assert!(mailbox.frames() <= max_frames && mailbox.bytes() <= 200);
                 prop_assert_eq!(mailbox.bytes(), mailbox.frames.iter().map(|f| f.jpeg.len()).sum::<usize>());

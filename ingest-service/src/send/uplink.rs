@@ -6,8 +6,9 @@
 
 mod stream;
 
+use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use flatframe_shared::backoff::Backoff;
 use flatframe_shared::convert::{self, InvalidMessage};
@@ -23,11 +24,12 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 
 use crate::send::Outbox;
 use crate::send::uplink::stream::Stream;
+use crate::source::BoxFuture;
 use crate::source::status::StatusCell;
 use crate::terms::{Terms, TermsCell};
 
@@ -75,11 +77,24 @@ impl Default for Deadlines {
     }
 }
 
+/// Opens connections to a server.
+pub trait Dial: fmt::Debug + Send + Sync {
+    /// One attempt.
+    fn dial(&self) -> BoxFuture<'_, Result<Channel, tonic::transport::Error>>;
+}
+
+/// Over TCP.
+impl Dial for Endpoint {
+    fn dial(&self) -> BoxFuture<'_, Result<Channel, tonic::transport::Error>> {
+        Box::pin(self.connect())
+    }
+}
+
 /// Sends the frames of one camera.
 #[derive(Debug)]
 pub struct Uplink {
-    /// Where to; see [`endpoint`].
-    pub endpoint: Endpoint,
+    /// Where to: [`endpoint`], unless the network is simulated.
+    pub server: Box<dyn Dial>,
     /// What is said first.
     pub hello: CameraHello,
     /// Where frames wait.
@@ -219,7 +234,7 @@ impl Uplink {
     async fn open(
         &self,
     ) -> Result<(mpsc::Sender<v1::PublishRequest>, Streaming<v1::PublishResponse>, ServerWelcome), UplinkError> {
-        let channel = timeout(self.deadlines.connect, self.endpoint.connect())
+        let channel = timeout(self.deadlines.connect, self.server.dial())
             .await
             .map_err(|_| UplinkError::NotConnected(format!("none within {} ms", self.deadlines.connect.as_millis())))?
             .map_err(|error| UplinkError::NotConnected(with_causes(&error)))?;
@@ -282,9 +297,4 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
-}
-
-/// The runtime's clock, so that tests can stop it.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

@@ -3,9 +3,10 @@
 //! source, never looks into the picture.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use flatframe_shared::clock;
 use flatframe_shared::frame::{CameraId, CameraState, FrameNumber};
 use flatframe_shared::ledger::IngestLedger;
 use flatframe_shared::memory_watch::MemoryWatch;
@@ -66,12 +67,12 @@ impl Capture {
 
     /// The device answered; the no-picture limit runs from now on.
     pub fn opened(&self) {
-        self.status.opened(now());
+        self.status.opened(clock::now());
     }
 
     /// A whole picture came.
     pub fn picture(&mut self, jpeg: Bytes) {
-        let now = now();
+        let now = clock::now();
         let before = self.status.picture(now);
         if before != CameraState::Live {
             tracing::info!(before = before.as_str(), "camera is live");
@@ -131,11 +132,6 @@ impl Capture {
             Framed::Broken(reason) => self.broken(reason),
         }
     }
-}
-
-/// The runtime's clock, so that tests can stop it.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 /// Microseconds since the Unix epoch; 0 when the clock was never set.

@@ -114,6 +114,33 @@ async fn the_measured_transit_ages_a_frame() {
     rig.finish().await;
 }
 
+/// Only an answer corrects the estimate: were nothing sent because of it, it
+/// would stand for ever.
+#[tokio::test]
+async fn a_wire_that_was_slow_is_tried_again() {
+    let mut rig = Rig::new().await;
+    rig.ttl = Duration::from_millis(500);
+    let mut stream = rig.server.stream().await;
+    stream.welcome(8).await;
+    stream.credit(8).await;
+    rig.connected().await;
+    let ledger = rig.ledger.clone();
+    rig.put();
+    stream.frame().await;
+    // Half of this is more than a frame lives.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    stream.answer(1, v1::Outcome::Analyzed).await;
+    until("answered", || ledger.counts().answered(Outcome::Analyzed) == 1).await;
+    let second = rig.put();
+    let frame = stream.frame().await;
+    assert_eq!((frame.number, frame.remaining_us), (second, 0), "it goes, and does not pretend to be in time");
+    stream.answer(second, v1::Outcome::Expired).await;
+    until("answered", || ledger.counts().answered(Outcome::Expired) == 1).await;
+    rig.put();
+    assert!(stream.frame().await.remaining_us > 0, "the wire is fast again");
+    rig.finish().await;
+}
+
 #[tokio::test]
 async fn pace_and_status_travel() {
     let mut rig = Rig::new().await;

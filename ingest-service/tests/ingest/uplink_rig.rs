@@ -53,7 +53,7 @@ impl Rig {
         let (terms, status, latency) = (TermsCell::default(), StatusCell::new(), Arc::<Histogram>::default());
         let ttl = Duration::from_secs(20);
         let uplink = Uplink {
-            endpoint: endpoint(&server.url(), &TaskTracker::new()).expect("an address"),
+            server: Box::new(endpoint(&server.url(), &TaskTracker::new()).expect("an address")),
             hello: CameraHello {
                 camera: CameraId::parse("cam").expect("valid"),
                 session: SessionId(7),

@@ -22,6 +22,7 @@ use tonic::body::Body;
 use tonic::service::Routes;
 
 use super::Connection;
+use crate::clock;
 
 /// Between two looks for an answer that is not taken.
 const LOOK: Duration = Duration::from_secs(1);
@@ -80,7 +81,7 @@ impl CallWatch {
     pub(super) async fn unread_for(&self, limit: Duration) {
         loop {
             tokio::time::sleep(LOOK.min(limit)).await;
-            let now = Instant::now();
+            let now = clock::now();
             if self.0.unread().values().any(|since| now.duration_since(*since) >= limit) {
                 return;
             }
@@ -119,7 +120,7 @@ impl Call {
 
     /// From here on the client must make room.
     fn wait_for_reader(&self) {
-        self.ledger.unread().insert(self.id, Instant::now());
+        self.ledger.unread().insert(self.id, clock::now());
     }
 
     /// The client has made room.

@@ -1,5 +1,6 @@
 //! When connections are closed, with raw clients and with tonic's.
 
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;

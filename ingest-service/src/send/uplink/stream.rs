@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use flatframe_shared::clock::now;
 use flatframe_shared::convert;
 use flatframe_shared::frame::{FrameNumber, ServerWelcome, WireFrame};
 use flatframe_shared::r#gen::v1;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 use crate::send::flight::{Answer, Flight};
-use crate::send::uplink::{End, Uplink, UplinkError, now};
+use crate::send::uplink::{End, Uplink, UplinkError};
 
 /// A status is sent at least so often.
 const STATUS_PERIOD: Duration = Duration::from_secs(5);
@@ -103,12 +104,15 @@ impl<'a> Stream<'a> {
             return Ok(());
         }
         while let Some(frame) = self.uplink.outbox.take(self.flight.may_send(now), now) {
-            // What will be late when it arrives is late now.
             let age = frame.birth.age(now) + self.flight.transit(now);
-            let Some(remaining) = frame.birth.ttl.checked_sub(age).filter(|left| !left.is_zero()) else {
+            let remaining = frame.birth.ttl.saturating_sub(age);
+            // What will be late when it arrives is late now. But a wrong
+            // estimate must not stop all sending, since only an answer corrects
+            // it: with nothing on its way, one goes that has no time left.
+            if remaining.is_zero() && self.flight.frames() > 0 {
                 frame.ticket.drop_as(DropReason::Expired);
                 continue;
-            };
+            }
             let wire = WireFrame {
                 number: frame.birth.number,
                 age,

@@ -1,0 +1,62 @@
+//! The simulated network as the services see it: what stands for their TCP.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use flatframe_shared::serve::Listener;
+use hyper_util::rt::TokioIo;
+use ingest_service::send::uplink::{Dial, endpoint};
+use ingest_service::source::BoxFuture;
+use tokio_util::task::TaskTracker;
+use tonic::codegen::http::Uri;
+use tonic::transport::{Channel, Endpoint, Error};
+use turmoil::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use turmoil::net::{TcpListener, TcpStream};
+
+/// Name of the server's host.
+pub const SERVER: &str = "server";
+/// Its port.
+const PORT: u16 = 50_051;
+
+/// Where the server listens.
+pub struct SimListener(TcpListener);
+
+impl SimListener {
+    /// Binds the server's port on the host that runs this.
+    pub async fn bind() -> io::Result<Self> {
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await.map(Self)
+    }
+}
+
+impl Listener for SimListener {
+    type Reader = OwnedReadHalf;
+    type Writer = OwnedWriteHalf;
+
+    async fn accept(&self) -> io::Result<(OwnedReadHalf, OwnedWriteHalf, SocketAddr)> {
+        let (socket, peer) = self.0.accept().await?;
+        let (reader, writer) = socket.into_split();
+        Ok((reader, writer, peer))
+    }
+}
+
+/// The way to the server, with all options of the real one.
+#[derive(Debug)]
+pub struct SimDial(Endpoint);
+
+impl SimDial {
+    /// To the server; what runs behind a connection is spawned on
+    /// `connections`.
+    pub fn new(connections: &TaskTracker) -> Self {
+        Self(endpoint(&format!("http://{SERVER}:{PORT}"), connections).expect("the address is one"))
+    }
+}
+
+impl Dial for SimDial {
+    fn dial(&self) -> BoxFuture<'_, Result<Channel, Error>> {
+        let connect = tower::service_fn(|server: Uri| async move {
+            let address = (server.host().unwrap_or_default().to_owned(), server.port_u16().unwrap_or_default());
+            io::Result::Ok(TokioIo::new(TcpStream::connect(address).await?))
+        });
+        Box::pin(self.0.connect_with_connector(connect))
+    }
+}
