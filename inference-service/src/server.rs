@@ -25,9 +25,10 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use crate::budget::{budget, connection_limits};
 use crate::cameras::Cameras;
 use crate::config::Config;
-use crate::intake::admission::Admitted;
+use crate::intake::admission::{Admitted, Slots};
 use crate::intake::dispatch::Dispatch;
 use crate::intake::link::{DRAIN_DEADLINE, Intake, MAX_OPENINGS};
+use crate::intake::openings::Openings;
 use crate::intake::pacing::Pacing;
 use crate::intake::stream::FrameApi;
 use crate::intake::worker;
@@ -44,10 +45,23 @@ const ASSUMED_SERVICE: Duration = Duration::from_millis(10);
 const LAST_JOB_DEADLINE: Duration = Duration::from_secs(2);
 /// Connections are closed so long after streams were told to drain.
 const CONNECTION_GRACE: Duration = Duration::from_secs(6);
-/// Most calls of clients at once besides `Watch`, `Detect` and cameras.
+/// Most calls of clients at once besides `Watch`, `Detect`, health and cameras.
 pub const MAX_SMALL_CALLS: usize = 64;
+/// Most health checks at once: clients that hold every other slot must not make
+/// a probe fail.
+pub const MAX_HEALTH_CHECKS: usize = 16;
+/// Most clients that watch the health at once.
+pub const MAX_HEALTH_WATCHES: usize = 16;
+/// A health check asks for the name of a service, bytes.
+pub const MAX_HEALTH_REQUEST_BYTES: usize = 1024;
 /// Largest request of a client that carries no picture, bytes.
 pub const MAX_REQUEST_BYTES: usize = 32 * 1024;
+/// A health check that takes longer holds its slot in vain: a probe waits for
+/// one second.
+const HEALTH_DEADLINE: Duration = Duration::from_secs(2);
+/// Longest life of a call that asks what the services are: tools take
+/// milliseconds.
+const REFLECTION_LIFETIME: Duration = Duration::from_secs(30);
 
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
@@ -239,7 +253,7 @@ fn intake(config: &Config, analyzer: &Analyzer, dispatch: Arc<Dispatch>, shutdow
         bus: Arc::new(Bus::new(bus)),
         detector: analyzer.detector_name().into(),
         gender_model: analyzer.gender_name().map(Into::into),
-        openings: Semaphore::new(MAX_OPENINGS),
+        openings: Openings::new(MAX_OPENINGS),
         slots: Arc::new(Semaphore::new(limits.max_streams)),
         warnings: RateLog::default(),
         first_pace: Mutex::new(Pace { max_fps: None, max_size: config.pace_size() }),
@@ -311,17 +325,20 @@ fn routes(
         v1::result_service_server::ResultServiceServer::new(results).max_decoding_message_size(MAX_REQUEST_BYTES);
     let resources = v1::admin_service_server::AdminServiceServer::new(ResourceApi(Arc::new(resources)))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
-    let detect_slots = Arc::new(Semaphore::new(limits.max_detect_calls));
-    let client_slots = Arc::new(Semaphore::new(limits.max_subscribers + MAX_SMALL_CALLS));
+    let health =
+        Admitted::new(health.max_decoding_message_size(MAX_HEALTH_REQUEST_BYTES), deadline.min(HEALTH_DEADLINE))
+            .with_slots(Slots::new(MAX_HEALTH_CHECKS, "health checks"))
+            .with_slots_of("/grpc.health.v1.Health/Watch", Slots::new(MAX_HEALTH_WATCHES, "health watches"));
+    let detect_slots = Slots::new(limits.max_detect_calls, "limits.max_detect_calls");
+    let client_slots = Slots::new(limits.max_subscribers + MAX_SMALL_CALLS, "limits.max_subscribers");
     Ok(Routes::new(Admitted::new(frames, deadline))
         .add_service(Admitted::new(detect, deadline).with_slots(detect_slots))
         .add_service(Admitted::new(results, deadline).with_slots(client_slots.clone()))
         .add_service(Admitted::new(resources, deadline).with_slots(client_slots.clone()))
+        .add_service(health)
         .add_service(
-            Admitted::new(health.max_decoding_message_size(MAX_REQUEST_BYTES), deadline)
-                .with_slots(client_slots.clone()),
-        )
-        .add_service(
-            Admitted::new(reflection.max_decoding_message_size(MAX_REQUEST_BYTES), deadline).with_slots(client_slots),
+            Admitted::new(reflection.max_decoding_message_size(MAX_REQUEST_BYTES), deadline)
+                .with_slots(client_slots)
+                .with_lifetime(REFLECTION_LIFETIME),
         ))
 }
