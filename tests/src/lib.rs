@@ -3,8 +3,10 @@
 //! the pictures.
 
 pub mod camera;
+pub mod http2;
 pub mod link;
 pub mod media;
 pub mod pair;
 pub mod program;
+pub mod siege;
 pub mod wait;
