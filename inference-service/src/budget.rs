@@ -8,8 +8,11 @@ use flatframe_shared::budget::{Budget, Bytes};
 use flatframe_shared::serve::ConnectionLimits;
 
 use crate::config::Config;
+use crate::intake::link::MAX_OPENINGS;
 use crate::results::record::ResultRecord;
-use crate::server::{MAX_REQUEST_BYTES, MAX_SMALL_CALLS};
+use crate::server::{
+    MAX_HEALTH_CHECKS, MAX_HEALTH_REQUEST_BYTES, MAX_HEALTH_WATCHES, MAX_REQUEST_BYTES, MAX_SMALL_CALLS,
+};
 use crate::vision::{Face, VisionMemory};
 
 /// Code, runtime, threads' stacks, telemetry and the allocator's own tables;
@@ -21,6 +24,12 @@ const BASELINE_BYTES: u64 = 20 << 20;
 const THREAD_BYTES: u64 = 1 << 20;
 /// State of one HTTP/2 connection with its tasks, besides its windows.
 const CONNECTION_BYTES: u64 = 48 << 10;
+/// What HTTP/2 keeps of a call that is refused or over until the client has
+/// taken the word of it; all else of a call is counted by its slot.
+const CALL_BYTES: u64 = 2 << 10;
+/// A call keeps its address and copies of a few headers
+/// (`intake/admission.rs`).
+const HEADER_FACTOR: u64 = 2;
 /// State of one camera besides its results.
 const CAMERA_BYTES: u64 = 4 << 10;
 /// State of one subscriber besides its queue: mostly the ids it watches.
@@ -80,16 +89,28 @@ pub fn budget(config: &Config, vision: &VisionMemory) -> Budget {
         ),
     );
 
+    // Any client may open a stream and never finish its hello.
+    let headers = u64::from(connection.max_header_bytes) * HEADER_FACTOR;
+    let openings = MAX_OPENINGS as u64;
+    budget.add(
+        "openings",
+        openings * (message + headers),
+        Some("limits.max_frame_bytes"),
+        format!("{openings} streams that open x ({} + headers {})", Bytes(message), Bytes(headers)),
+    );
+
     let connections = limits.max_connections as u64;
-    let per_connection = u64::from(connection.window_bytes) + CONNECTION_BYTES;
+    let calls = u64::from(connection.max_calls_per_connection);
+    let per_connection = u64::from(connection.window_bytes) + CONNECTION_BYTES + calls * CALL_BYTES;
     budget.add(
         "connections",
         connections * per_connection,
         Some("limits.max_connections"),
         format!(
-            "{connections} connections x (window {} + {})",
+            "{connections} connections x (window {} + {} + {calls} calls x {})",
             Bytes(u64::from(connection.window_bytes)),
-            Bytes(CONNECTION_BYTES)
+            Bytes(CONNECTION_BYTES),
+            Bytes(CALL_BYTES)
         ),
     );
 
@@ -123,7 +144,7 @@ pub fn budget(config: &Config, vision: &VisionMemory) -> Budget {
     // Reading a request, and an answer that nobody reads; the largest answer
     // is the list of all cameras.
     let small_calls = (limits.max_subscribers + MAX_SMALL_CALLS) as u64;
-    let per_small_call = MAX_REQUEST_BYTES as u64 * READ_BUFFER_FACTOR + cameras * CAMERA_INFO_BYTES;
+    let per_small_call = MAX_REQUEST_BYTES as u64 * READ_BUFFER_FACTOR + headers + cameras * CAMERA_INFO_BYTES;
     budget.add(
         "client calls",
         small_calls * per_small_call,
@@ -131,8 +152,17 @@ pub fn budget(config: &Config, vision: &VisionMemory) -> Budget {
         format!("{small_calls} calls x {}", Bytes(per_small_call)),
     );
 
+    let health_calls = (MAX_HEALTH_CHECKS + MAX_HEALTH_WATCHES) as u64;
+    let per_health_call = MAX_HEALTH_REQUEST_BYTES as u64 * READ_BUFFER_FACTOR + headers;
+    budget.add(
+        "health calls",
+        health_calls * per_health_call,
+        None,
+        format!("{health_calls} calls x {}", Bytes(per_health_call)),
+    );
+
     let calls = limits.max_detect_calls as u64;
-    let per_call = u64::from(limits.max_detect_bytes) * READ_BUFFER_FACTOR + result;
+    let per_call = u64::from(limits.max_detect_bytes) * READ_BUFFER_FACTOR + headers + result;
     budget.add(
         "detect calls",
         calls * per_call,

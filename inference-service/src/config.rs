@@ -64,7 +64,8 @@ pub struct Limits {
     /// Largest JPEG accepted from a camera, in bytes, 4 KiB to 16 MiB.
     pub max_frame_bytes: u32,
     /// Most connections at once, of cameras and clients together; at least
-    /// `max_streams` + 1.
+    /// `max_streams` + 1. For one more, the one that is longest without a call
+    /// gives way.
     pub max_connections: usize,
     /// Most `Watch` clients at once.
     pub max_subscribers: usize,

@@ -145,6 +145,7 @@ impl Sources {
         for (name, help, count) in [
             ("connections_accepted", "Connections accepted", &self.connections.accepted),
             ("connections_refused", "Connections refused at the cap", &self.connections.refused),
+            ("connections_gave_way", "Connections without a call closed at the cap", &self.connections.gave_way),
             ("connections_without_preface", "Connections that did not speak HTTP/2", &self.connections.no_preface),
             ("connections_idle", "Connections closed because no call came", &self.connections.idle),
             ("connections_cut", "Connections cut because the client did not read", &self.connections.cut),

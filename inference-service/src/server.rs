@@ -26,9 +26,10 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use crate::budget::{budget, connection_limits};
 use crate::cameras::Cameras;
 use crate::config::{Config, Limits};
-use crate::intake::admission::Admitted;
+use crate::intake::admission::{Admitted, Slots};
 use crate::intake::dispatch::Dispatch;
 use crate::intake::link::{DRAIN_DEADLINE, Intake, MAX_OPENINGS};
+use crate::intake::openings::Openings;
 use crate::intake::pacing::Pacing;
 use crate::intake::stream::FrameApi;
 use crate::intake::worker;
@@ -45,10 +46,23 @@ pub const ASSUMED_SERVICE: Duration = Duration::from_millis(10);
 pub const LAST_JOB_DEADLINE: Duration = Duration::from_secs(2);
 /// Connections are closed so long after streams were told to drain.
 pub const CONNECTION_GRACE: Duration = Duration::from_secs(6);
-/// Most calls of clients at once besides `Watch`, `Detect` and cameras.
+/// Most calls of clients at once besides `Watch`, `Detect`, health and cameras.
 pub const MAX_SMALL_CALLS: usize = 64;
+/// Most health checks at once: clients that hold every other slot must not make
+/// a probe fail.
+pub const MAX_HEALTH_CHECKS: usize = 16;
+/// Most clients that watch the health at once.
+pub const MAX_HEALTH_WATCHES: usize = 16;
+/// A health check asks for the name of a service, bytes.
+pub const MAX_HEALTH_REQUEST_BYTES: usize = 1024;
 /// Largest request of a client that carries no picture, bytes.
 pub const MAX_REQUEST_BYTES: usize = 32 * 1024;
+/// A health check that takes longer holds its slot in vain: a probe waits for
+/// one second.
+const HEALTH_DEADLINE: Duration = Duration::from_secs(2);
+/// Longest life of a call that asks what the services are: tools take
+/// milliseconds.
+const REFLECTION_LIFETIME: Duration = Duration::from_secs(30);
 
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
@@ -250,7 +264,7 @@ fn intake(
         bus: Arc::new(Bus::new(bus)),
         detector: analyzer.detector_name().into(),
         gender_model: analyzer.gender_name().map(Into::into),
-        openings: Semaphore::new(MAX_OPENINGS),
+        openings: Openings::new(MAX_OPENINGS),
         slots: Arc::new(Semaphore::new(limits.max_streams)),
         warnings: RateLog::default(),
         first_pace: Mutex::new(Pace { max_fps: None, max_size: config.pace_size() }),
@@ -262,15 +276,19 @@ fn intake(
 
 /// Slots of calls that cost memory.
 struct CallSlots {
-    detect: Arc<Semaphore>,
-    clients: Arc<Semaphore>,
+    detect: Slots,
+    clients: Slots,
+    health_checks: Slots,
+    health_watches: Slots,
 }
 
 impl CallSlots {
     fn new(limits: &Limits) -> Self {
         Self {
-            detect: Arc::new(Semaphore::new(limits.max_detect_calls)),
-            clients: Arc::new(Semaphore::new(limits.max_subscribers + MAX_SMALL_CALLS)),
+            detect: Slots::new(limits.max_detect_calls, "limits.max_detect_calls"),
+            clients: Slots::new(limits.max_subscribers + MAX_SMALL_CALLS, "limits.max_subscribers"),
+            health_checks: Slots::new(MAX_HEALTH_CHECKS, "health checks"),
+            health_watches: Slots::new(MAX_HEALTH_WATCHES, "health watches"),
         }
     }
 }
@@ -282,18 +300,18 @@ fn places(config: &Config, intake: &Arc<Intake>, connections: &Arc<ConnectionCou
     let (dispatch, cameras, bus) = (intake.dispatch.clone(), intake.cameras.clone(), intake.bus.clone());
     let (streams, subscribers, held, connections) = (intake.clone(), bus.clone(), bus.clone(), connections.clone());
     let queued = limits.max_subscribers as u64 * limits.subscriber_queue as u64;
-    let openings = intake.clone();
-    let taken = |name: &str, cap: usize, slots: &Arc<Semaphore>| {
-        let slots = slots.clone();
-        Place::new(name, cap as u64, move || (cap - slots.available_permits()) as u64)
+    let openings = intake.openings.clone();
+    let taken = |name: &str, slots: &Slots| {
+        let live = slots.clone();
+        Place::new(name, slots.cap() as u64, move || live.taken() as u64)
     };
     vec![
         Place::new("schedule", frames, move || dispatch.waiting() as u64),
-        Place::new("openings", MAX_OPENINGS as u64, move || {
-            (MAX_OPENINGS - openings.openings.available_permits()) as u64
-        }),
-        taken("detect_calls", limits.max_detect_calls, &slots.detect),
-        taken("client_calls", limits.max_subscribers + MAX_SMALL_CALLS, &slots.clients),
+        Place::new("openings", MAX_OPENINGS as u64, move || openings.live() as u64),
+        taken("detect_calls", &slots.detect),
+        taken("client_calls", &slots.clients),
+        taken("health_checks", &slots.health_checks),
+        taken("health_watches", &slots.health_watches),
         Place::new("streams", limits.max_streams as u64, move || streams.streams() as u64),
         Place::new("cameras", limits.max_cameras as u64, move || cameras.len() as u64),
         Place::new("connections", limits.max_connections as u64, move || connections.open.load(Relaxed)),
@@ -350,16 +368,19 @@ fn routes(
         v1::result_service_server::ResultServiceServer::new(results).max_decoding_message_size(MAX_REQUEST_BYTES);
     let resources =
         v1::admin_service_server::AdminServiceServer::new(resources).max_decoding_message_size(MAX_REQUEST_BYTES);
-    let CallSlots { detect: detect_slots, clients: client_slots } = slots;
+    let health =
+        Admitted::new(health.max_decoding_message_size(MAX_HEALTH_REQUEST_BYTES), deadline.min(HEALTH_DEADLINE))
+            .with_slots(slots.health_checks)
+            .with_slots_of("/grpc.health.v1.Health/Watch", slots.health_watches);
+    let CallSlots { detect: detect_slots, clients: client_slots, .. } = slots;
     Ok(Routes::new(Admitted::new(frames, deadline))
         .add_service(Admitted::new(detect, deadline).with_slots(detect_slots))
         .add_service(Admitted::new(results, deadline).with_slots(client_slots.clone()))
         .add_service(Admitted::new(resources, deadline).with_slots(client_slots.clone()))
+        .add_service(health)
         .add_service(
-            Admitted::new(health.max_decoding_message_size(MAX_REQUEST_BYTES), deadline)
-                .with_slots(client_slots.clone()),
-        )
-        .add_service(
-            Admitted::new(reflection.max_decoding_message_size(MAX_REQUEST_BYTES), deadline).with_slots(client_slots),
+            Admitted::new(reflection.max_decoding_message_size(MAX_REQUEST_BYTES), deadline)
+                .with_slots(client_slots)
+                .with_lifetime(REFLECTION_LIFETIME),
         ))
 }

@@ -21,7 +21,7 @@ mod decode;
 mod detect;
 pub mod engine;
 mod gender;
-mod postprocess;
+pub mod postprocess;
 mod preprocess;
 
 pub mod models;
@@ -29,6 +29,7 @@ mod self_test;
 
 pub use analyzer::{Analyzer, AnalyzerState};
 pub use config::{InvalidSetting, SizeText, StubEngineConfig, StubWaitPolicy, VisionConfig};
+pub use preprocess::Fit;
 
 /// A place in the upright picture, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

@@ -1,12 +1,14 @@
 //! Accepts gRPC connections and owns every one of them: capped in number, cut
 //! when the preface does not come, when a ping is not answered, when an answer
-//! is not taken or when a handler says so, closed when no call comes, joined at
-//! shutdown within a deadline. Knows no service.
+//! is not taken or when a handler says so, closed when no call comes or when
+//! another needs the place, joined at shutdown within a deadline. Knows no
+//! service.
 //!
 //! tonic's own accept loop waits for ever at shutdown, has no cap and no way
 //! to cut one connection; hyper underneath is the same.
 
 mod calls;
+mod roster;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +26,8 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use self::calls::Calls;
+pub use self::calls::KeptUntilTaken;
+use self::roster::Roster;
 use crate::clock;
 use crate::rate_log::RateLog;
 
@@ -42,7 +46,8 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Limits of all connections of one listener.
 #[derive(Debug, Clone)]
 pub struct ConnectionLimits {
-    /// Most connections at once; one more is closed at once and counted.
+    /// Most connections at once. For one more, the connection that is longest
+    /// without a call gives way; when all carry calls, it is closed at once.
     pub max_connections: usize,
     /// Most concurrent calls on one connection.
     pub max_calls_per_connection: u32,
@@ -79,7 +84,8 @@ impl Default for ConnectionLimits {
             // Together with the deadline: a dead peer is cut within 7 s.
             ping_interval: Duration::from_secs(4),
             ping_deadline: Duration::from_secs(3),
-            max_header_bytes: 16 * 1024,
+            // What other gRPC implementations accept.
+            max_header_bytes: 8 * 1024,
         }
     }
 }
@@ -91,8 +97,10 @@ pub struct ConnectionCounts {
     pub open: AtomicU64,
     /// Accepted since start.
     pub accepted: AtomicU64,
-    /// Closed at once because the cap was reached.
+    /// Closed at once because the cap was reached and all others carry calls.
     pub refused: AtomicU64,
+    /// Closed without a call because the cap was reached and another came.
+    pub gave_way: AtomicU64,
     /// Cut because the preface did not come or was another protocol's.
     pub no_preface: AtomicU64,
     /// Closed because no call came.
@@ -155,6 +163,7 @@ pub async fn serve_grpc(
 ) {
     let tasks = TaskTracker::new();
     let closing = CancellationToken::new();
+    let roster = Roster::new(limits.max_connections);
     let (accept_errors, refusals) = (RateLog::default(), RateLog::default());
     loop {
         let accepted = tokio::select! {
@@ -173,26 +182,39 @@ pub async fn serve_grpc(
             }
         };
         counts.accepted.fetch_add(1, Relaxed);
-        if counts.open.load(Relaxed) >= limits.max_connections as u64 {
-            counts.refused.fetch_add(1, Relaxed);
-            if let Some(held_back) = refusals.allow(clock::now()) {
-                tracing::warn!(%peer, max_connections = limits.max_connections, held_back, "connection refused: the cap is reached");
+        let place = match roster.place() {
+            Some(place) => place,
+            None if roster.make_room() => {
+                counts.gave_way.fetch_add(1, Relaxed);
+                // Soon: one that gives way waits for nothing.
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => break,
+                    place = roster.place_made() => place,
+                }
             }
-            continue;
-        }
+            None => {
+                counts.refused.fetch_add(1, Relaxed);
+                if let Some(held_back) = refusals.allow(clock::now()) {
+                    tracing::warn!(%peer, max_connections = limits.max_connections, held_back, "connection refused: the cap is reached");
+                }
+                continue;
+            }
+        };
         let open = Open::new(counts.clone());
-        let (routes, limits, counts) = (routes.clone(), limits.clone(), counts.clone());
+        let (cut, gives_way) = (closing.child_token(), CancellationToken::new());
+        let calls = Calls::new(routes.clone(), Connection { peer, cut: cut.clone() });
+        let member = roster.enter(place, calls.watch(), gives_way.clone());
+        let (limits, counts) = (limits.clone(), counts.clone());
         let (shutdown, closing) = (shutdown.clone(), closing.clone());
         let executor = TrackedExecutor(tasks.clone());
         tasks.spawn(async move {
             let _open = open;
-            let cut = closing.child_token();
-            let connection = Connection { peer, cut: cut.clone() };
-            let serving = serve_connection((reader, writer), connection, routes, &limits, &counts, executor, shutdown);
             let does_not_read = tokio::select! {
                 biased;
                 () = cut.cancelled() => !closing.is_cancelled(),
-                does_not_read = serving => does_not_read,
+                () = gives_way.cancelled() => false,
+                does_not_read = serve_connection((reader, writer), calls, &limits, &counts, executor, shutdown) => does_not_read,
             };
             if does_not_read {
                 counts.cut.fetch_add(1, Relaxed);
@@ -200,6 +222,8 @@ pub async fn serve_grpc(
             }
             // Streams of this connection that a task still holds must end too.
             cut.cancel();
+            // The socket is closed: the place is free.
+            drop(member);
         });
     }
     drop(listener);
@@ -244,8 +268,7 @@ where
 /// did not take an answer.
 async fn serve_connection(
     (mut reader, mut writer): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
-    connection: Connection,
-    routes: Routes,
+    calls: Calls,
     limits: &ConnectionLimits,
     counts: &ConnectionCounts,
     executor: TrackedExecutor,
@@ -265,7 +288,6 @@ async fn serve_connection(
         }
     }
     let io = tokio::io::join(std::io::Cursor::new(preface).chain(reader), writer);
-    let calls = Calls::new(routes, connection);
     let watch = calls.watch();
     let serving = hyper::server::conn::http2::Builder::new(executor)
         .timer(TokioTimer::new())

@@ -5,10 +5,12 @@
 pub mod arguments;
 pub mod camera;
 pub mod cgroup;
+pub mod http2;
 pub mod link;
 pub mod media;
 pub mod metrics;
 pub mod pair;
 pub mod peers;
 pub mod program;
+pub mod siege;
 pub mod wait;

@@ -6,10 +6,19 @@ use std::time::{Duration, Instant};
 use e2e::camera::{PATIENCE, RawCamera, hello, pump};
 use e2e::media::textured_jpeg;
 use e2e::pair::{Inference, stub_config};
+use e2e::wait::answered;
 use flatframe_shared::frame::PictureSize;
-use flatframe_shared::r#gen::v1::{DetectRequest, Outcome, detect_service_client::DetectServiceClient};
+use flatframe_shared::r#gen::v1::detect_service_client::DetectServiceClient;
+use flatframe_shared::r#gen::v1::frame_service_client::FrameServiceClient;
+use flatframe_shared::r#gen::v1::{DetectRequest, Outcome, PublishRequest};
+use inference_service::intake::link::MAX_OPENINGS;
+use inference_service::server::MAX_HEALTH_WATCHES;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
 const SIZE: PictureSize = PictureSize::new(160, 120);
 
@@ -46,7 +55,7 @@ async fn a_flood_of_calls_leaves_cameras_their_share() {
     assert_eq!(service.stop().await.expect("stops").balance(), 0);
 }
 
-/// Connections that never speak are closed, and those beyond the cap refused.
+/// Connections that never speak are closed, and beyond the cap they give way.
 #[tokio::test]
 async fn silent_connections_are_closed() {
     let mut config = stub_config(1_000, false);
@@ -65,7 +74,7 @@ async fn silent_connections_are_closed() {
         assert!(matches!(closed, Ok(0) | Err(_)));
     }
     assert!(start.elapsed() < Duration::from_secs(10));
-    assert!(service.sources.connections.refused.load(Relaxed) >= 4);
+    assert!(service.sources.connections.gave_way.load(Relaxed) >= 4);
     let (mut camera, _) =
         RawCamera::open(service.connect().await.expect("connects"), hello("cam", 1)).await.expect("is welcome");
     camera.send_frame(textured_jpeg(SIZE, 1), SIZE, Duration::from_secs(5)).await.expect("sends");
@@ -92,4 +101,50 @@ async fn garbage_ends_only_its_own_connection() {
     assert_eq!(camera.outcome().await.expect("answered").outcome(), Outcome::Analyzed);
     drop(camera);
     assert_eq!(service.stop().await.expect("stops").balance(), 0);
+}
+
+/// Clients that watch the health for ever are few, and take nothing from the
+/// checks.
+#[tokio::test]
+async fn health_watches_leave_the_checks_alone() {
+    let service = Inference::start(stub_config(1_000, false)).await.expect("starts");
+    let mut health = HealthClient::new(service.connect().await.expect("connects"));
+    let mut watches = Vec::new();
+    for _ in 0..MAX_HEALTH_WATCHES {
+        let mut watch = health.watch(HealthCheckRequest::default()).await.expect("is served").into_inner();
+        assert!(watch.message().await.expect("is served").is_some());
+        watches.push(watch);
+    }
+    let refused = health.watch(HealthCheckRequest::default()).await.expect_err("is one too many");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    health.check(HealthCheckRequest::default()).await.expect("is answered");
+    watches.pop();
+    let again = answered("a place is free", PATIENCE, async || health.watch(HealthCheckRequest::default()).await.ok());
+    drop((again.await, watches));
+    service.stop().await.expect("stops");
+}
+
+/// Streams that never say hello do not keep a camera out.
+#[tokio::test]
+async fn silent_streams_give_way_to_a_camera() {
+    let service = Inference::start(stub_config(1_000, false)).await.expect("starts");
+    let channel = service.connect().await.expect("connects");
+    let mut silent = Vec::new();
+    for _ in 0..2 * MAX_OPENINGS {
+        let (outbox, outgoing) = tokio::sync::mpsc::channel::<PublishRequest>(1);
+        let mut client = FrameServiceClient::new(channel.clone());
+        let opening = tokio::spawn(async move { client.publish(ReceiverStream::new(outgoing)).await });
+        silent.push((outbox, opening));
+    }
+    let (first, others) = silent.split_at_mut(MAX_OPENINGS);
+    for (_, opening) in first {
+        let refused = opening.await.expect("joins").expect_err("gives way");
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    }
+    let (mut camera, _) = RawCamera::open(channel, hello("cam", 1)).await.expect("is welcome");
+    camera.send_frame(textured_jpeg(SIZE, 1), SIZE, Duration::from_secs(5)).await.expect("sends");
+    assert_eq!(camera.outcome().await.expect("answered").outcome(), Outcome::Analyzed);
+    others.iter().for_each(|(_, opening)| opening.abort());
+    drop((camera, silent));
+    service.stop().await.expect("stops");
 }

@@ -12,11 +12,19 @@ use std::time::{Duration, Instant};
 
 use flatframe_shared::clock;
 use flatframe_shared::error::ErrorKind;
-use http::{HeaderMap, Request, Response};
+use flatframe_shared::serve::KeptUntilTaken;
+use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tower_service::Service;
+
+use super::lifetime;
+
+/// Headers that are read after the admission, or that a status may name.
+const KEPT_HEADERS: [&str; 4] = ["content-type", "te", "grpc-encoding", "grpc-accept-encoding"];
+/// Longest of them that means something, bytes.
+const MAX_KEPT_HEADER_BYTES: usize = 128;
 
 /// When the answer of a call is worthless; in the extensions of its request.
 #[derive(Debug, Clone, Copy)]
@@ -29,24 +37,73 @@ pub struct CallSlot {
     _permit: Arc<OwnedSemaphorePermit>,
 }
 
+/// A fixed number of slots.
+#[derive(Debug, Clone)]
+pub struct Slots {
+    permits: Arc<Semaphore>,
+    count: usize,
+    /// The configuration key that raises it, or what else it is.
+    limit: &'static str,
+}
+
+impl Slots {
+    /// `count` slots; `limit` names the number for a person.
+    pub fn new(count: usize, limit: &'static str) -> Self {
+        Self { permits: Arc::new(Semaphore::new(count)), count, limit }
+    }
+
+    /// How many there are.
+    pub fn cap(&self) -> usize {
+        self.count
+    }
+
+    /// How many are taken.
+    pub fn taken(&self) -> usize {
+        self.count - self.permits.available_permits()
+    }
+
+    fn take(&self) -> Result<CallSlot, tonic::Status> {
+        let permit = self.permits.clone().try_acquire_owned().map_err(|_| {
+            let message = format!("as many calls as allowed are waiting or unread ({})", self.limit);
+            ErrorKind::Exhausted { retry_after: Duration::from_secs(1) }.status(message)
+        })?;
+        Ok(CallSlot { _permit: Arc::new(permit) })
+    }
+}
+
 /// A service behind the admission.
 #[derive(Debug, Clone)]
 pub struct Admitted<S> {
     inner: S,
     max: Duration,
-    slots: Option<Arc<Semaphore>>,
+    slots: Option<Slots>,
+    /// Slots of one method, by its path.
+    of_method: Option<(&'static str, Slots)>,
+    lifetime: Option<Duration>,
 }
 
 impl<S> Admitted<S> {
     /// Calls of `inner` must give their first answer within `max`, or within
     /// their own deadline if that is shorter.
     pub fn new(inner: S, max: Duration) -> Self {
-        Self { inner, max, slots: None }
+        Self { inner, max, slots: None, of_method: None, lifetime: None }
     }
 
-    /// At most as many calls at once as `slots` has permits.
-    pub fn with_slots(mut self, slots: Arc<Semaphore>) -> Self {
+    /// At most as many calls at once as there are `slots`.
+    pub fn with_slots(mut self, slots: Slots) -> Self {
         self.slots = Some(slots);
+        self
+    }
+
+    /// Calls of the method at `path` take theirs from `slots` instead.
+    pub fn with_slots_of(mut self, path: &'static str, slots: Slots) -> Self {
+        self.of_method = Some((path, slots));
+        self
+    }
+
+    /// A request is read for at most `lifetime`.
+    pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = Some(lifetime);
         self
     }
 }
@@ -74,26 +131,34 @@ where
             Err(status) => return refuse(status),
         };
         let allowed = asked.map_or(self.max, |asked| asked.min(self.max));
-        let slot = match &self.slots {
-            None => None,
-            Some(slots) => match slots.clone().try_acquire_owned() {
-                Ok(permit) => Some(CallSlot { _permit: Arc::new(permit) }),
-                Err(_) => {
-                    let message = "as many calls as allowed are waiting or unread (limits.max_detect_calls, limits.max_subscribers)";
-                    return refuse(ErrorKind::Exhausted { retry_after: Duration::from_secs(1) }.status(message));
-                }
-            },
+        let slots = match &self.of_method {
+            Some((path, slots)) if request.uri().path() == *path => Some(slots),
+            _ => self.slots.as_ref(),
         };
+        let slot = match slots.map(Slots::take).transpose() {
+            Ok(slot) => slot,
+            Err(status) => return refuse(status),
+        };
+        *request.headers_mut() = kept(request.headers());
         let deadline = clock::now() + allowed;
         request.extensions_mut().insert(CallDeadline(deadline));
         if let Some(slot) = &slot {
             request.extensions_mut().insert(slot.clone());
         }
+        if let Some(lifetime) = self.lifetime {
+            request = request.map(|body| lifetime::limit(body, lifetime, slot.clone()));
+        }
         let call = self.inner.call(request);
         Box::pin(async move {
             match tokio::time::timeout_at(deadline.into(), call).await {
-                // An answer that the client does not read keeps its slot.
-                Ok(response) => response.map(|response| response.map(|body| Body::new(Held { body, _slot: slot }))),
+                Ok(Ok(mut response)) => {
+                    // An answer that the client does not read keeps its slot.
+                    if let Some(slot) = slot {
+                        response.extensions_mut().insert(KeptUntilTaken::new(slot));
+                    }
+                    Ok(response)
+                }
+                Ok(Err(never)) => match never {},
                 Err(_) => {
                     let message = format!("no answer within {} ms", allowed.as_millis());
                     Ok(ErrorKind::DeadlineExceeded.status(message).into_http())
@@ -103,36 +168,23 @@ where
     }
 }
 
-/// The body of an answer, with the slot of its call.
-struct Held {
-    body: Body,
-    _slot: Option<CallSlot>,
-}
-
-impl http_body::Body for Held {
-    type Data = bytes::Bytes;
-    type Error = tonic::Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, tonic::Status>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
-    }
-}
-
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 fn refuse(status: tonic::Status) -> Answering {
     Box::pin(std::future::ready(Ok(status.into_http())))
+}
+
+/// Copies of the headers that are read later. Many small ones take several
+/// times their bytes, for as long as the call waits.
+fn kept(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::with_capacity(KEPT_HEADERS.len());
+    for name in KEPT_HEADERS {
+        let value = headers.get(name).filter(|value| value.len() <= MAX_KEPT_HEADER_BYTES);
+        if let Some(copy) = value.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok()) {
+            kept.insert(name, copy);
+        }
+    }
+    kept
 }
 
 /// The `grpc-timeout` of a call: up to 8 digits and a unit
@@ -165,6 +217,19 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_headers_that_are_read_are_kept() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("te", "trailers"), ("x-flood", "1"), ("grpc-encoding", "x")] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        headers.insert("content-type", HeaderValue::try_from("x".repeat(1000)).expect("a value"));
+        let kept = kept(&headers);
+        let mut names: Vec<_> = kept.keys().map(|name| name.as_str()).collect();
+        names.sort();
+        assert_eq!(names, ["grpc-encoding", "te"]);
+    }
 
     #[test]
     fn timeouts() {

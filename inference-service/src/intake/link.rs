@@ -19,6 +19,7 @@ use tonic::Status;
 
 use super::credits::{Credits, NoCredit, usable_window};
 use super::dispatch::Dispatch;
+use super::openings::Openings;
 use crate::cameras::{Camera, Cameras};
 use crate::config::Limits;
 use crate::results::bus::Bus;
@@ -26,7 +27,7 @@ use crate::results::bus::Bus;
 /// After the announcement to drain, streams end within this.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(4);
 /// Most streams that may be without a hello at once.
-pub const MAX_OPENINGS: usize = 16;
+pub const MAX_OPENINGS: usize = 8;
 /// Messages to a camera besides outcomes and credits that may wait: welcome,
 /// pace, drain.
 const OTHER_MESSAGES: usize = 8;
@@ -49,8 +50,8 @@ pub struct Intake {
     pub detector: Arc<str>,
     /// Name of the gender classifier; `None` when switched off.
     pub gender_model: Option<Arc<str>>,
-    /// One permit for each stream that has not said hello yet.
-    pub openings: Semaphore,
+    /// Streams that have not said hello yet.
+    pub openings: Arc<Openings>,
     /// One permit for each stream; a permit is the memory of its window.
     pub slots: Arc<Semaphore>,
     /// Holds back warnings about the engine.
@@ -85,8 +86,9 @@ pub struct StreamLink {
     answered: Notify,
     /// Cancelled to end the stream.
     ended: CancellationToken,
-    /// Freed when the last frame of the stream is answered.
-    _slot: OwnedSemaphorePermit,
+    /// Freed when the last frame of the stream is answered and the camera has
+    /// taken the answers.
+    _slot: Arc<OwnedSemaphorePermit>,
 }
 
 impl std::fmt::Debug for StreamLink {
@@ -106,7 +108,7 @@ impl StreamLink {
         camera: Arc<Camera>,
         hello: CameraHello,
         connection: Connection,
-        slot: OwnedSemaphorePermit,
+        slot: Arc<OwnedSemaphorePermit>,
     ) -> (Arc<Self>, Outbound) {
         // Every answer and every credit it allows fit at once: a stream that
         // fills this up does not read.

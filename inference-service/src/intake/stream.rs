@@ -12,7 +12,7 @@ use flatframe_shared::convert;
 use flatframe_shared::error::ErrorKind;
 use flatframe_shared::frame::{CameraHello, CameraState, FrameNumber, WireFrame};
 use flatframe_shared::r#gen::v1;
-use flatframe_shared::serve::Connection;
+use flatframe_shared::serve::{Connection, KeptUntilTaken};
 use flatframe_shared::telemetry::{FRAME_TARGET, continue_trace};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_stream::Stream;
@@ -63,19 +63,25 @@ impl v1::frame_service_server::FrameService for FrameApi {
                 .status("memory is short (limits.soft_memory_bytes): no new stream until there is room again"));
         }
         // Streams that have not said hello hold no slot of cameras.
-        let opening = intake.openings.try_acquire().map_err(|_| {
-            ErrorKind::Exhausted { retry_after: STREAM_RETRY }.status("too many streams are being opened at once")
-        })?;
-        let hello = read_hello(&mut inbound).await?;
+        let opening = intake.openings.begin();
+        let hello = tokio::select! {
+            biased;
+            () = opening.gives_way() => {
+                let message = "too many streams are being opened at once: this one was the slowest to say hello";
+                return Err(ErrorKind::Exhausted { retry_after: STREAM_RETRY }.status(message));
+            }
+            hello = read_hello(&mut inbound) => hello?,
+        };
         drop(opening);
         let slot = slot(&intake, &hello).await.ok_or_else(|| {
             let max = intake.limits.max_streams;
             ErrorKind::Exhausted { retry_after: STREAM_RETRY }
                 .status(format!("{max} camera streams are open, which is the limit (limits.max_streams)"))
         })?;
+        let slot = Arc::new(slot);
         let pace = *lock(&intake.first_pace);
         let opened = intake.cameras.open(&hello, pace, |camera| {
-            let opened = StreamLink::new(intake.clone(), camera, hello.clone(), connection.clone(), slot);
+            let opened = StreamLink::new(intake.clone(), camera, hello.clone(), connection.clone(), slot.clone());
             // Before anyone else can send on it: the welcome comes first.
             opened.0.welcome(pace);
             opened
@@ -89,7 +95,9 @@ impl v1::frame_service_server::FrameService for FrameApi {
         })?;
         let span = tracing::info_span!("stream", camera = %hello.camera, peer = %connection.peer);
         intake.tasks.spawn(run(link, inbound).instrument(span));
-        Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
+        let mut response: Response<Self::PublishStream> = Response::new(Box::pin(ReceiverStream::new(outbound)));
+        response.extensions_mut().insert(KeptUntilTaken::new(slot));
+        Ok(response)
     }
 }
 

@@ -67,7 +67,7 @@ impl MjpegHttpSource {
                 .await
                 .map_err(|_| not_opened(format!("no answer within {} s", HEADER_DEADLINE.as_secs())))?
                 .map_err(|error| not_opened(format!("not an HTTP answer: {error}")))?;
-            check(response.status(), response.headers()).map_err(not_opened)?;
+            check_answer(response.status(), response.headers()).map_err(not_opened)?;
             capture.opened();
             let mut framer = JpegFramer::new(self.max_picture_bytes);
             let mut body = response.into_body();
@@ -117,8 +117,11 @@ impl Source for MjpegHttpSource {
     }
 }
 
-/// Whether an answer can be a stream of pictures; if not, why and what to do.
-fn check(status: StatusCode, headers: &HeaderMap) -> Result<(), String> {
+/// Whether an answer can be a stream of pictures.
+///
+/// # Errors
+/// Why not, and what to do, short enough for a log line.
+pub fn check_answer(status: StatusCode, headers: &HeaderMap) -> Result<(), String> {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     if status.is_redirection() {
         let to = text(LOCATION).unwrap_or("elsewhere");
@@ -193,7 +196,7 @@ mod tests {
     fn answers_that_are_no_stream_say_what_to_do() {
         let answer = |status: u16, name, value: &'static str| {
             let headers = HeaderMap::from_iter([(name, HeaderValue::from_static(value))]);
-            check(StatusCode::from_u16(status).expect("valid"), &headers)
+            check_answer(StatusCode::from_u16(status).expect("valid"), &headers)
         };
         for kind in
             ["multipart/x-mixed-replace; boundary=\"--x\"", "application/octet-stream", "video/x-motion-jpeg", ""]

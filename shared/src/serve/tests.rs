@@ -1,9 +1,12 @@
 //! When connections are closed, with raw clients and with tonic's.
 
+use std::pin::Pin;
+
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -18,14 +21,30 @@ const IDLE: Duration = Duration::from_millis(100);
 /// More than tonic gathers before it hands data on: each message is its own.
 const MESSAGE_BYTES: usize = 40_000;
 
-/// A service whose answers never end and begin with `messages`.
-struct Endless {
+/// A service whose answers begin with `messages` of `message_bytes`, and then
+/// go on for ever or end.
+#[derive(Clone)]
+struct Answering {
     messages: usize,
+    message_bytes: usize,
+    ends: bool,
+    /// Kept for each answer until it is taken.
+    kept: Arc<()>,
+    /// Held by each answer's stream.
+    bodies: Arc<()>,
 }
 
+const ENDLESS: fn(usize) -> Answering = |messages| Answering {
+    messages,
+    message_bytes: MESSAGE_BYTES,
+    ends: false,
+    kept: Arc::default(),
+    bodies: Arc::default(),
+};
+
 #[tonic::async_trait]
-impl FrameService for Endless {
-    type PublishStream = ReceiverStream<Result<PublishResponse, Status>>;
+impl FrameService for Answering {
+    type PublishStream = Pin<Box<dyn Stream<Item = Result<PublishResponse, Status>> + Send>>;
 
     async fn publish(
         &self,
@@ -33,16 +52,25 @@ impl FrameService for Endless {
     ) -> Result<Response<Self::PublishStream>, Status> {
         let (sender, receiver) = tokio::sync::mpsc::channel(self.messages.max(1));
         for _ in 0..self.messages {
-            let drain = Drain { reason: "x".repeat(MESSAGE_BYTES), ..Default::default() };
+            let drain = Drain { reason: "x".repeat(self.message_bytes), ..Default::default() };
             let _ = sender.try_send(Ok(PublishResponse { message: Some(Message::Drain(drain)) }));
         }
-        tokio::spawn(async move {
-            // Lives as long as the client's half of the stream.
-            let mut inbound = request.into_inner();
-            while let Ok(Some(_)) = inbound.message().await {}
-            drop(sender);
+        if !self.ends {
+            tokio::spawn(async move {
+                // Lives as long as the client's half of the stream.
+                let mut inbound = request.into_inner();
+                while let Ok(Some(_)) = inbound.message().await {}
+                drop(sender);
+            });
+        }
+        let held = self.bodies.clone();
+        let answer = ReceiverStream::new(receiver).map(move |message| {
+            let _held = &held;
+            message
         });
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        let mut response: Response<Self::PublishStream> = Response::new(Box::pin(answer));
+        response.extensions_mut().insert(KeptUntilTaken::new(self.kept.clone()));
+        Ok(response)
     }
 }
 
@@ -54,11 +82,11 @@ struct Rig {
 }
 
 impl Rig {
-    async fn start(limits: ConnectionLimits, messages: usize) -> Self {
+    async fn start(limits: ConnectionLimits, service: Answering) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (counts, stop) = (Arc::<ConnectionCounts>::default(), CancellationToken::new());
-        let routes = Routes::new(FrameServiceServer::new(Endless { messages }));
+        let routes = Routes::new(FrameServiceServer::new(service));
         // No ping ends what is to be ended by something else.
         let limits = ConnectionLimits { ping_interval: Duration::from_secs(3600), ..limits };
         let serving = tokio::spawn(serve_grpc(listener, routes, limits, counts.clone(), stop.clone(), Duration::ZERO));
@@ -70,12 +98,7 @@ impl Rig {
     }
 
     async fn until(&self, what: &str, is_so: impl Fn(&ConnectionCounts) -> bool) {
-        let looks = async {
-            while !is_so(&self.counts) {
-                tokio::time::sleep(IDLE / 10).await;
-            }
-        };
-        assert!(timeout(PATIENCE, looks).await.is_ok(), "not {what} in time");
+        until(what, || is_so(&self.counts)).await;
     }
 
     async fn stop(self) {
@@ -83,6 +106,15 @@ impl Rig {
         timeout(PATIENCE, self.serving).await.expect("ends in time").expect("no panic");
         assert_eq!(self.counts.open.load(Relaxed), 0);
     }
+}
+
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let looks = async {
+        while !is_so() {
+            tokio::time::sleep(IDLE / 10).await;
+        }
+    };
+    assert!(timeout(PATIENCE, looks).await.is_ok(), "not {what} in time");
 }
 
 fn idle() -> ConnectionLimits {
@@ -100,7 +132,7 @@ async fn open(channel: Channel) -> (tokio::sync::mpsc::Sender<PublishRequest>, S
 /// A client that answers nothing, not even the ping of a graceful end.
 #[tokio::test]
 async fn a_silent_connection_without_calls_is_closed() {
-    let rig = Rig::start(idle(), 0).await;
+    let rig = Rig::start(idle(), ENDLESS(0)).await;
     let mut client = TcpStream::connect(rig.address).await.expect("connects");
     // The preface and an empty SETTINGS frame: a client in order so far.
     client.write_all(PREFACE).await.expect("writes");
@@ -115,7 +147,7 @@ async fn a_silent_connection_without_calls_is_closed() {
 /// A client in order, which then calls as if nothing had happened.
 #[tokio::test]
 async fn a_client_opens_another_connection_when_it_needs_one() {
-    let rig = Rig::start(idle(), 1).await;
+    let rig = Rig::start(idle(), ENDLESS(1)).await;
     let channel = rig.endpoint().connect().await.expect("connects");
     drop(open(channel.clone()).await);
     rig.until("closed", |counts| counts.open.load(Relaxed) == 0).await;
@@ -130,7 +162,7 @@ async fn a_client_opens_another_connection_when_it_needs_one() {
 #[tokio::test]
 async fn a_quiet_call_keeps_its_connection() {
     let limits = ConnectionLimits { unread_deadline: IDLE, ..idle() };
-    let rig = Rig::start(limits, 1).await;
+    let rig = Rig::start(limits, ENDLESS(1)).await;
     let (half, mut inbound) = open(rig.endpoint().connect().await.expect("connects")).await;
     assert!(inbound.message().await.expect("is served").is_some());
     // Nothing comes: that is what is to be shown, for many times the limit.
@@ -145,11 +177,64 @@ async fn a_quiet_call_keeps_its_connection() {
 #[tokio::test]
 async fn a_client_that_takes_no_answer_is_cut() {
     let limits = ConnectionLimits { unread_deadline: IDLE, ..ConnectionLimits::default() };
-    let rig = Rig::start(limits, 2).await;
+    let rig = Rig::start(limits, ENDLESS(2)).await;
     // Room for one byte: the transport keeps the first message, and does not
     // ask for more than the second.
     let channel = rig.endpoint().initial_stream_window_size(1).connect().await.expect("connects");
     let (_half, _inbound) = open(channel).await;
     rig.until("cut", |counts| counts.cut.load(Relaxed) == 1).await;
+    rig.stop().await;
+}
+
+/// The transport takes the last piece of an answer and lets the answer end
+/// before the client has room for it: what the answer keeps must stay.
+#[tokio::test]
+async fn what_an_answer_keeps_is_kept_until_it_is_taken() {
+    let service = Answering { messages: 1, message_bytes: 1000, ends: true, ..ENDLESS(0) };
+    let rig = Rig::start(ConnectionLimits::default(), service.clone()).await;
+    let (kept, bodies) = (|| Arc::strong_count(&service.kept), || Arc::strong_count(&service.bodies));
+    let before = (kept(), bodies());
+    let channel = rig.endpoint().initial_stream_window_size(1).connect().await.expect("connects");
+    let (_half, mut inbound) = open(channel).await;
+    until("at its end", || bodies() == before.1).await;
+    assert_eq!(kept(), before.0 + 1, "the client has taken one byte of it");
+    assert!(inbound.message().await.expect("is served").is_some());
+    until("freed", || kept() == before.0).await;
+    rig.stop().await;
+}
+
+/// Nobody would notice otherwise: the answer is over, the client's window shut.
+#[tokio::test]
+async fn a_client_that_leaves_the_last_piece_is_cut() {
+    let service = Answering { messages: 1, message_bytes: 1000, ends: true, ..ENDLESS(0) };
+    let limits = ConnectionLimits { unread_deadline: IDLE, ..ConnectionLimits::default() };
+    let rig = Rig::start(limits, service.clone()).await;
+    let before = Arc::strong_count(&service.kept);
+    let channel = rig.endpoint().initial_stream_window_size(1).connect().await.expect("connects");
+    let (_half, _inbound) = open(channel).await;
+    rig.until("cut", |counts| counts.cut.load(Relaxed) == 1).await;
+    until("freed", || Arc::strong_count(&service.kept) == before).await;
+    rig.stop().await;
+}
+
+/// At the cap a connection without a call gives way, one with a call does not.
+#[tokio::test]
+async fn idle_connections_give_way_to_others() {
+    let rig = Rig::start(ConnectionLimits { max_connections: 2, ..ConnectionLimits::default() }, ENDLESS(1)).await;
+    let (half, mut calling) = open(rig.endpoint().connect().await.expect("connects")).await;
+    assert!(calling.message().await.expect("is served").is_some());
+    let mut silent = TcpStream::connect(rig.address).await.expect("connects");
+    rig.until("accepted", |counts| counts.open.load(Relaxed) == 2).await;
+    let (other_half, mut other) = open(rig.endpoint().connect().await.expect("connects")).await;
+    assert!(other.message().await.expect("is served").is_some());
+    let closed = timeout(PATIENCE, silent.read(&mut [0; 1])).await.expect("gives way");
+    assert!(matches!(closed, Ok(0) | Err(_)));
+    assert_eq!((rig.counts.gave_way.load(Relaxed), rig.counts.refused.load(Relaxed)), (1, 0));
+    // Now both carry calls.
+    let mut third = TcpStream::connect(rig.address).await.expect("connects");
+    let refused = timeout(PATIENCE, third.read(&mut [0; 1])).await.expect("is closed");
+    assert!(matches!(refused, Ok(0) | Err(_)));
+    assert_eq!((rig.counts.gave_way.load(Relaxed), rig.counts.refused.load(Relaxed)), (1, 1));
+    drop((half, calling, other_half, other));
     rig.stop().await;
 }

@@ -22,6 +22,7 @@ use inference_service::intake::admission::Admitted;
 use inference_service::intake::dispatch::Dispatch;
 use inference_service::intake::job::{Answer, Job};
 use inference_service::intake::link::{DRAIN_DEADLINE, Intake, MAX_OPENINGS};
+use inference_service::intake::openings::Openings;
 use inference_service::intake::pacing::Pacing;
 use inference_service::intake::stream::FrameApi;
 use inference_service::metrics::Sources;
@@ -188,7 +189,7 @@ impl ServerRun {
             bus: Arc::new(Bus::new(bus)),
             detector: "simulated".into(),
             gender_model: None,
-            openings: Semaphore::new(MAX_OPENINGS),
+            openings: Openings::new(MAX_OPENINGS),
             slots: Arc::new(Semaphore::new(limits.max_streams)),
             warnings: RateLog::default(),
             first_pace: Mutex::new(Pace { max_fps: None, max_size: config.pace_size() }),

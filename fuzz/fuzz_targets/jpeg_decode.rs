@@ -1,0 +1,7 @@
+//! See `targets::jpeg_decode`.
+#![no_main]
+
+#[path = "../targets.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::jpeg_decode(data));

@@ -1,0 +1,7 @@
+//! See `targets::mjpeg_framing`.
+#![no_main]
+
+#[path = "../targets.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::mjpeg_framing(data));
