@@ -5,7 +5,6 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use flatframe_shared::allocator;
 use flatframe_shared::cli::{self, EXIT_CONFIG, ServiceArgs};
 use flatframe_shared::shutdown::{CancellationToken, LEAVE_THREADS_AFTER, Signals};
 use flatframe_shared::telemetry;
@@ -40,7 +39,6 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    allocator::settle();
     let Args { service: args, command } = Args::parse();
     if command.is_some() {
         let refuse = |text| Args::command().error(clap::error::ErrorKind::ArgumentConflict, text).exit();
