@@ -14,10 +14,10 @@ pub enum Ended {
 }
 
 /// Most that resident memory may have grown, in bytes. What a process allocates
-/// when it meets a fault for the first time stays with it: up to 1 MiB in any
-/// row when this was written. A leak of 256 bytes for each call of the storm,
-/// or of 8 KiB for each frame of a fault of 10 s, is more than this; smaller
-/// ones are the soak's to find.
+/// when it meets a fault for the first time stays with it: at most 1.5 MiB in
+/// any row when this was written. A leak of 512 bytes for each call of the
+/// storm, or of 8 KiB for each frame of a fault of 10 s, is more than this;
+/// smaller ones are the soak's to find.
 pub const MOST_RSS_GROWTH: i64 = 2 << 20;
 /// Least share of its former rate at which a camera counts as unaffected:
 /// stalled would be 0, and a busy machine takes some.
