@@ -183,7 +183,8 @@ impl Decoder {
                     let (x, y) = (corners[0] * width, corners[1] * height);
                     let bounds = Bounds { x, y, width: corners[2] * width - x, height: corners[3] * height - y };
                     if reaches(scores[1], min_score)? && is_box(bounds) {
-                        candidates.push(Candidate { score: scores[1], bounds, landmarks: None });
+                        // A model that is not what its manifest says may answer more than 1.
+                        candidates.push(Candidate { score: scores[1].min(1.0), bounds, landmarks: None });
                     }
                 }
             }

@@ -21,26 +21,20 @@ const IDLE: Duration = Duration::from_millis(100);
 /// More than tonic gathers before it hands data on: each message is its own.
 const MESSAGE_BYTES: usize = 40_000;
 
-/// A service whose answers begin with `messages` of `message_bytes`, and then
-/// go on for ever or end.
+/// A service whose answers begin with `messages` of `message_bytes`, and end
+/// when the client has ended its half.
 #[derive(Clone)]
 struct Answering {
     messages: usize,
     message_bytes: usize,
-    ends: bool,
     /// Kept for each answer until it is taken.
     kept: Arc<()>,
     /// Held by each answer's stream.
     bodies: Arc<()>,
 }
 
-const ENDLESS: fn(usize) -> Answering = |messages| Answering {
-    messages,
-    message_bytes: MESSAGE_BYTES,
-    ends: false,
-    kept: Arc::default(),
-    bodies: Arc::default(),
-};
+const ENDLESS: fn(usize) -> Answering =
+    |messages| Answering { messages, message_bytes: MESSAGE_BYTES, kept: Arc::default(), bodies: Arc::default() };
 
 #[tonic::async_trait]
 impl FrameService for Answering {
@@ -55,14 +49,12 @@ impl FrameService for Answering {
             let drain = Drain { reason: "x".repeat(self.message_bytes), ..Default::default() };
             let _ = sender.try_send(Ok(PublishResponse { message: Some(Message::Drain(drain)) }));
         }
-        if !self.ends {
-            tokio::spawn(async move {
-                // Lives as long as the client's half of the stream.
-                let mut inbound = request.into_inner();
-                while let Ok(Some(_)) = inbound.message().await {}
-                drop(sender);
-            });
-        }
+        tokio::spawn(async move {
+            // Lives as long as the client's half of the stream.
+            let mut inbound = request.into_inner();
+            while let Ok(Some(_)) = inbound.message().await {}
+            drop(sender);
+        });
         let held = self.bodies.clone();
         let answer = ReceiverStream::new(receiver).map(move |message| {
             let _held = &held;
@@ -190,12 +182,13 @@ async fn a_client_that_takes_no_answer_is_cut() {
 /// before the client has room for it: what the answer keeps must stay.
 #[tokio::test]
 async fn what_an_answer_keeps_is_kept_until_it_is_taken() {
-    let service = Answering { messages: 1, message_bytes: 1000, ends: true, ..ENDLESS(0) };
+    let service = Answering { messages: 1, message_bytes: 1000, ..ENDLESS(0) };
     let rig = Rig::start(ConnectionLimits::default(), service.clone()).await;
     let (kept, bodies) = (|| Arc::strong_count(&service.kept), || Arc::strong_count(&service.bodies));
     let before = (kept(), bodies());
     let channel = rig.endpoint().initial_stream_window_size(1).connect().await.expect("connects");
-    let (_half, mut inbound) = open(channel).await;
+    let (half, mut inbound) = open(channel).await;
+    drop(half);
     until("at its end", || bodies() == before.1).await;
     assert_eq!(kept(), before.0 + 1, "the client has taken one byte of it");
     assert!(inbound.message().await.expect("is served").is_some());
@@ -206,12 +199,13 @@ async fn what_an_answer_keeps_is_kept_until_it_is_taken() {
 /// Nobody would notice otherwise: the answer is over, the client's window shut.
 #[tokio::test]
 async fn a_client_that_leaves_the_last_piece_is_cut() {
-    let service = Answering { messages: 1, message_bytes: 1000, ends: true, ..ENDLESS(0) };
+    let service = Answering { messages: 1, message_bytes: 1000, ..ENDLESS(0) };
     let limits = ConnectionLimits { unread_deadline: IDLE, ..ConnectionLimits::default() };
     let rig = Rig::start(limits, service.clone()).await;
     let before = Arc::strong_count(&service.kept);
     let channel = rig.endpoint().initial_stream_window_size(1).connect().await.expect("connects");
-    let (_half, _inbound) = open(channel).await;
+    let (half, _inbound) = open(channel).await;
+    drop(half);
     rig.until("cut", |counts| counts.cut.load(Relaxed) == 1).await;
     until("freed", || Arc::strong_count(&service.kept) == before).await;
     rig.stop().await;

@@ -103,6 +103,12 @@ fn ultraface_corners_are_fractions() {
 }
 
 #[test]
+fn a_score_is_at_most_one() {
+    let outputs = [vec![0.1, 56.0], vec![0.25, 0.25, 0.5, 0.75]];
+    assert_eq!(decode(&ultraface(), &outputs, 0.5)[0].score, 1.0);
+}
+
+#[test]
 fn a_score_that_is_not_a_number_is_an_error() {
     for (spec, mut outputs, output) in [
         (yunet(), yunet_outputs(), 4),
