@@ -30,8 +30,11 @@ const MAX_REASON_CHARS: usize = 400;
 /// Least JPEG by its markers: SOI, an empty scan, EOI.
 const PICTURE: [u8; 8] = [0xFF, 0xD8, 0xFF, 0xDA, 0, 2, 0xFF, 0xD9];
 
-/// By name.
-pub const ALL: [(&str, fn(&[u8])); 7] = [
+/// What a target does with its bytes.
+pub type Target = fn(&[u8]);
+
+/// All targets, by name.
+pub const ALL: [(&str, Target); 7] = [
     ("mjpeg_framing", mjpeg_framing),
     ("multipart_headers", multipart_headers),
     ("proto_conversion", proto_conversion),
