@@ -112,7 +112,7 @@ def detector_graph(net, metadata):
 
 
 def gender_graph(net, metadata):
-    """FlatfaceGender as ONNX: input 1 x 3 x 40 x 40, output male_logit 1 x 1."""
+    """FlatfaceGender as ONNX: input 1 x 3 x 48 x 48, output male_logit 1 x 1."""
     net = net.eval()
     g = Graph()
     x = g.conv("stem", "input", net.stem, net.stem_norm, scale=INPUT_SCALE)

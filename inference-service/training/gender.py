@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from teachers import DLIB_SHAPE, session
 
-SIDE = 40
-PADDING = 0.25  # of the unit square that holds the mean face shape, on each side
+SIDE = 48
+PADDING = 0.45  # of the unit square that holds the mean face shape, on each side
 TARGETS = ((PADDING + DLIB_SHAPE) / (1 + 2 * PADDING) * SIDE).astype(np.float32)
 MAX_SAMPLES = 4
 
@@ -73,7 +73,7 @@ class Block(nn.Module):
 
 
 class FlatfaceGender(nn.Module):
-    """Input: N x 3 x 40 x 40, BGR, 0..255. Output: N x 1, a logit; sigmoid(logit) = P(male)."""
+    """Input: N x 3 x 48 x 48, BGR, 0..255. Output: N x 1, a logit; sigmoid(logit) = P(male)."""
 
     def __init__(self, stem=16, widths=(40, 80, 160), dropout=0.2):
         super().__init__()
@@ -81,11 +81,11 @@ class FlatfaceGender(nn.Module):
         self.stem = nn.Conv2d(3, stem, 3, stride=2, padding=1, bias=False)
         self.stem_norm = nn.BatchNorm2d(stem)
         self.blocks = nn.Sequential(
-            Block(stem, a),  # 20 x 20
-            Block(a, b, stride=2),  # 10 x 10
+            Block(stem, a),  # 24 x 24
+            Block(a, b, stride=2),  # 12 x 12
             Block(b, b),
             Block(b, b),
-            Block(b, c, stride=2),  # 5 x 5
+            Block(b, c, stride=2),  # 6 x 6
             Block(c, c),
             Block(c, c),
             Block(c, c, stride=2),  # 3 x 3
