@@ -34,23 +34,27 @@ async fn a_flood_of_calls_leaves_cameras_their_share() {
     for _ in 0..8 {
         let mut client = DetectServiceClient::new(channel.clone());
         calls.push(tokio::spawn(async move {
-            let jpeg = textured_jpeg(SIZE, 1);
+            let (jpeg, mut answered) = (textured_jpeg(SIZE, 1), 0u64);
             while Instant::now() < end {
                 // Refusals are part of a flood.
-                let _ = client.detect(DetectRequest { jpeg: jpeg.clone(), rotation_degrees: 0 }).await;
+                let call = client.detect(DetectRequest { jpeg: jpeg.clone(), rotation_degrees: 0 });
+                answered += u64::from(call.await.is_ok());
             }
+            answered
         }));
     }
     let (camera, _) = RawCamera::open(channel, hello("cam", 1)).await.expect("is welcome");
     let picture = [(textured_jpeg(SIZE, 1), SIZE)];
     let pumped = pump(camera, &picture, Duration::from_secs(2), end).await.expect("the stream stands");
+    let mut answered = 0;
     for call in calls {
-        call.await.expect("joins");
+        answered += call.await.expect("joins");
     }
-    // One worker does 100 frames/s, so half of it is 200 in 4 s.
-    assert!(pumped.count(Outcome::Analyzed) > 100, "{pumped:?}");
+    // Eight callers and one camera: its share is half of the worker, not a ninth.
+    let analyzed = pumped.count(Outcome::Analyzed);
+    assert!(analyzed * 3 > answered, "{analyzed} frames beside {answered} calls: {pumped:?}");
     if let Some(pace) = pumped.lowest_pace {
-        assert!(pace > 20.0, "asked for {pace} frames/s");
+        assert!(pace > 10.0, "asked for {pace} frames/s");
     }
     assert_eq!(service.stop().await.expect("stops").balance(), 0);
 }
