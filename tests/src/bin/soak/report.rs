@@ -22,6 +22,9 @@ use crate::sampler::{Sample, Sampler, Service};
 pub const PER_FRAMES: f64 = 100_000.0;
 /// Highest slope that counts as flat, bytes per [`PER_FRAMES`].
 const FLAT_BYTES: f64 = 100_000.0;
+/// Growth below this over all that counts is no verdict: pages that fill late. In
+/// a whole night [`FLAT_BYTES`] is the stricter of the two.
+const SETTLING_BYTES: f64 = 262_144.0;
 /// What is filled once: this share of the samples since the server's restart is
 /// left out of every comparison.
 const WARM_UP: f64 = 0.15;
@@ -38,12 +41,24 @@ struct Measured {
     pss_bytes: Option<u64>,
     swap_bytes: u64,
     slope: Option<Slope>,
+    /// Frames over which the slope was taken.
+    slope_frames: f64,
     fd_growth: i64,
     thread_growth: i64,
     ledger_balance: i64,
     /// The fullest that any place was: name, live, cap.
     fullest: Option<(String, u64, u64)>,
     stages: Vec<(String, u64, u64)>,
+}
+
+impl Measured {
+    /// Whether memory grows for certain, and by more than what settles.
+    fn grows(&self) -> bool {
+        self.slope.is_some_and(|slope| {
+            let least = slope.per_x - slope.ci95;
+            least * PER_FRAMES > FLAT_BYTES && least * self.slope_frames > SETTLING_BYTES
+        })
+    }
 }
 
 /// The report of a run.
@@ -98,7 +113,7 @@ impl Report {
         if service.fd_growth > 0 || service.thread_growth > 0 {
             broken.push(format!("files {:+}, threads {:+}", service.fd_growth, service.thread_growth));
         }
-        if service.slope.is_some_and(|slope| (slope.per_x - slope.ci95) * PER_FRAMES > FLAT_BYTES) {
+        if service.grows() {
             broken.push("memory grows".to_owned());
         }
         broken
@@ -188,6 +203,7 @@ fn measure(place: usize, all: &[Sample], counted: &[Sample], first: &[Sample], l
         pss_bytes: end.pss_bytes,
         swap_bytes: all.iter().map(|sample| sample.services[place].swap_bytes).max().unwrap_or_default(),
         slope: trend::slope(&points),
+        slope_frames: points.last().map_or(0.0, |last| last.x) - points.first().map_or(0.0, |first| first.x),
         fd_growth: grown(|service| service.open_files),
         thread_growth: grown(|service| service.threads),
         // The worst of all samples: an imbalance never goes away, and must not be missed if it does.
@@ -254,7 +270,7 @@ impl fmt::Display for Report {
                         "  slope    {:+.1} kB per 100,000 frames, 95 % confidence +-{:.1} kB ({})",
                         slope / 1e3,
                         ci / 1e3,
-                        if slope - ci > FLAT_BYTES { "GROWS" } else { precise }
+                        if service.grows() { "GROWS" } else { precise }
                     )?;
                 }
             }
