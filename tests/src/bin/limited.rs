@@ -25,6 +25,7 @@ const INFERENCE: &str = include_str!("../../limited/inference-128m.toml");
 const INGEST: &str = include_str!("../../limited/ingest-32m.toml");
 const INFERENCE_LIMIT: u64 = 128 << 20;
 const INGEST_LIMIT: u64 = 32 << 20;
+const SERVICES: [&str; 2] = ["inference-service", "ingest-service"];
 const CAMERAS: u32 = 16;
 const HD: PictureSize = PictureSize::new(1280, 720);
 const SMALL: PictureSize = PictureSize::new(640, 480);
@@ -97,9 +98,10 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let mut ticks = tokio::time::interval(LINE);
     while Instant::now() < end {
         ticks.tick().await;
-        for admin in &mut admins {
+        for (admin, name) in admins.iter_mut().zip(SERVICES) {
             let told = resources(admin).await?;
-            println!("{}: RSS {:?} of {}", told.software, told.rss_bytes.map(Bytes), Bytes(told.budget_bytes));
+            let rss = told.rss_bytes.context("/proc cannot be read")?;
+            println!("{name}: RSS {} of {}", Bytes(rss), Bytes(told.budget_bytes));
         }
     }
     let mut analyzed = 0;
@@ -109,9 +111,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let answered = calls.await.context("the single calls")?;
 
     let mut report = json!({ "minutes": args.minutes, "analyzed": analyzed, "single_calls": answered });
-    for (place, (name, limit)) in
-        [("inference-service", INFERENCE_LIMIT), ("ingest-service", INGEST_LIMIT)].into_iter().enumerate()
-    {
+    for (place, (name, limit)) in SERVICES.into_iter().zip([INFERENCE_LIMIT, INGEST_LIMIT]).enumerate() {
         let told = resources(&mut admins[place]).await?;
         let peak = told.rss_peak_bytes.context("/proc cannot be read")?;
         let (held, kills) = (groups[place].peak_bytes()?, groups[place].kills()?);
