@@ -1,17 +1,55 @@
-//! One metric of a running service, as Prometheus would read it.
+//! What a running service shows Prometheus, read as Prometheus would.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use anyhow::{Context, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// The value of a metric that has no labels, at `admin`; `None` before the
-/// service answers, or when it does not show it.
-pub async fn metric(admin: SocketAddr, name: &str) -> Option<f64> {
-    let mut socket = TcpStream::connect(admin).await.ok()?;
-    socket.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.ok()?;
-    let mut text = String::new();
-    socket.read_to_string(&mut text).await.ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-    line.parse().ok()
+/// Longest wait for all metrics.
+const SCRAPE: Duration = Duration::from_secs(2);
+/// Most bytes read of them.
+const SCRAPE_BYTES: u64 = 4 << 20;
+
+/// All metrics of a service at one instant.
+#[derive(Debug)]
+pub struct Metrics(String);
+
+impl Metrics {
+    /// Reads /metrics at `admin`.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub async fn read(admin: SocketAddr) -> anyhow::Result<Self> {
+        let ask = async {
+            let mut socket = TcpStream::connect(admin).await?;
+            socket.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await?;
+            let mut text = String::new();
+            socket.take(SCRAPE_BYTES).read_to_string(&mut text).await?;
+            std::io::Result::Ok(text)
+        };
+        let text = tokio::time::timeout(SCRAPE, ask).await.with_context(|| format!("{admin}: no answer"))??;
+        ensure!(text.starts_with("HTTP/1.1 200"), "{admin}: {}", text.lines().next().unwrap_or_default());
+        Ok(Self(text))
+    }
+
+    /// The value of a series, such as `name` or `name{label="value"}`.
+    pub fn value(&self, series: &str) -> Option<f64> {
+        self.0.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?.parse().ok()
+    }
+
+    /// As [`Metrics::value`], for counts.
+    ///
+    /// # Errors
+    /// When there is no such series.
+    pub fn count(&self, series: &str) -> anyhow::Result<i64> {
+        self.value(series).map(|value| value as i64).with_context(|| format!("/metrics shows no {series}"))
+    }
+}
+
+/// One series of the service at `admin`; `None` before it answers, or when it
+/// does not show it.
+pub async fn metric(admin: SocketAddr, series: &str) -> Option<f64> {
+    Metrics::read(admin).await.ok()?.value(series)
 }

@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 
 use crate::camera::{PATIENCE, RawCamera, hello};
 use crate::media::textured_jpeg;
-use crate::program::{Program, free_address};
+use crate::program::{Program, connect, free_address};
 use crate::wait::{answered, until};
 
 const SIZE: PictureSize = PictureSize::new(160, 120);
@@ -60,7 +60,7 @@ impl Siege {
              [vision]\nmax_picture = '640x480'\n[vision.stub_engine]\ntime_us = 10000\nwait = 'sleep'\nface = true\n"
         );
         let server = Program::start("inference-service", &config)?;
-        let channel = answered("the server listens", PATIENCE, async || connect(address).await.ok()).await;
+        let channel = connect(&address.to_string(), PATIENCE).await?;
         let mut resources = AdminServiceClient::new(channel.clone());
         let (camera, stop) = (Arc::<Counts>::default(), CancellationToken::new());
         let (stream, _) = RawCamera::open(channel, hello("beside", 1)).await?;
@@ -79,7 +79,8 @@ impl Siege {
         let goal = self.camera.analyzed.load(Relaxed) + SOME;
         until("the camera beside goes on", PATIENCE, || self.camera.analyzed.load(Relaxed) >= goal).await;
         let mut another = answered("another camera is welcome", PATIENCE, async || {
-            Some(RawCamera::open(connect(self.address).await.ok()?, hello("another", 1)).await.ok()?.0)
+            let channel = connect(&self.address.to_string(), PATIENCE).await.ok()?;
+            Some(RawCamera::open(channel, hello("another", 1)).await.ok()?.0)
         })
         .await;
         another.send_frame(textured_jpeg(SIZE, 1), SIZE, TTL).await.expect("sends");
@@ -131,10 +132,6 @@ impl Siege {
         }
         Ok(())
     }
-}
-
-async fn connect(address: SocketAddr) -> Result<Channel, tonic::transport::Error> {
-    Channel::from_shared(format!("http://{address}")).expect("a URL").connect().await
 }
 
 /// Sends a frame for each credit until `stop`, then waits for the last outcome.

@@ -6,18 +6,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
+use e2e::metrics::Metrics;
 use e2e::program::{Program, free_address};
 use flatframe_shared::process::ProcessUse;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::network::Host;
 
-/// Longest wait for one answer of /metrics.
-const SCRAPE: Duration = Duration::from_secs(2);
-/// Most that is read of it, in bytes.
-const SCRAPE_BYTES: u64 = 1 << 20;
 /// Longest end in order: 10 s, and some for a busy machine.
 pub const END: Duration = Duration::from_secs(13);
 
@@ -46,9 +41,6 @@ pub struct Service {
     pub plan: Plan,
     program: Program,
 }
-
-/// What /metrics said at one instant.
-pub struct Metrics(String);
 
 /// A port that is free here; on a host of its own nearly all are.
 ///
@@ -152,33 +144,7 @@ impl Service {
     /// When it does not answer in time.
     pub async fn metrics(&self) -> anyhow::Result<Metrics> {
         let address = SocketAddr::from((self.plan.host.reached_at(), self.plan.admin_port));
-        let ask = async {
-            let mut socket = TcpStream::connect(address).await?;
-            socket.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await?;
-            let mut text = String::new();
-            socket.take(SCRAPE_BYTES).read_to_string(&mut text).await?;
-            std::io::Result::Ok(text)
-        };
-        let name = self.plan.name;
-        let text = tokio::time::timeout(SCRAPE, ask).await.with_context(|| format!("/metrics of {name}: no answer"))?;
-        let text = text.with_context(|| format!("/metrics of {name}"))?;
-        ensure!(text.starts_with("HTTP/1.1 200"), "/metrics of {name}: {}", text.lines().next().unwrap_or_default());
-        Ok(Metrics(text))
-    }
-}
-
-impl Metrics {
-    /// The value of a series, such as `name` or `name{label="value"}`.
-    pub fn value(&self, series: &str) -> Option<f64> {
-        self.0.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?.parse().ok()
-    }
-
-    /// As [`Metrics::value`], for counts.
-    ///
-    /// # Errors
-    /// When there is no such series.
-    pub fn count(&self, series: &str) -> anyhow::Result<i64> {
-        self.value(series).map(|value| value as i64).with_context(|| format!("/metrics shows no {series}"))
+        Metrics::read(address).await.with_context(|| format!("/metrics of {}", self.plan.name))
     }
 }
 

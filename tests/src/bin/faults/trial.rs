@@ -5,12 +5,13 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use e2e::metrics::Metrics;
 use e2e::wait::try_answered;
 use flatframe_shared::process::ProcessUse;
 
 use crate::layout::{BESIDE, FPS, HIT, Layout, Sender};
 use crate::rows::Bench;
-use crate::service::{self, Metrics, Plan, Service};
+use crate::service::{self, Plan, Service};
 use crate::table::{Growth, LEAST_SHARE, Measured};
 
 /// Longest start, on a busy machine.
