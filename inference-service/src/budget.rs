@@ -7,13 +7,20 @@ use flatframe_shared::admin;
 use flatframe_shared::budget::{Budget, Bytes};
 use flatframe_shared::serve::ConnectionLimits;
 
-use crate::config::Config;
+use crate::config::{Config, PrivacyMode};
+use crate::history;
 use crate::intake::link::MAX_OPENINGS;
+use crate::people::People;
+use crate::people::incidents::Incidents;
+use crate::people::track::FaceTrack;
+use crate::results::query::QUERY_BYTES;
 use crate::results::record::ResultRecord;
+use crate::results::snapshot::Painter;
 use crate::server::{
-    MAX_HEALTH_CHECKS, MAX_HEALTH_REQUEST_BYTES, MAX_HEALTH_WATCHES, MAX_REQUEST_BYTES, MAX_SMALL_CALLS,
+    MAX_HEALTH_CHECKS, MAX_HEALTH_REQUEST_BYTES, MAX_HEALTH_WATCHES, MAX_QUERIES, MAX_REQUEST_BYTES, MAX_SMALL_CALLS,
+    MAX_SNAPSHOTS,
 };
-use crate::vision::{Face, VisionMemory};
+use crate::vision::{Face, Look, VisionMemory};
 
 /// Code, runtime, threads' stacks, telemetry and the allocator's own tables;
 /// measured with no camera and the stub engine, with room to spare:
@@ -127,6 +134,32 @@ pub fn budget(config: &Config, vision: &VisionMemory) -> Budget {
             Bytes(result)
         ),
     );
+    let people = People::max_bytes(config.people.tracking(&config.vision));
+    budget.add(
+        "people",
+        cameras * people + Incidents::max_bytes(limits.max_cameras),
+        Some("limits.max_cameras or people.max_tracks"),
+        format!("{cameras} cameras x {} for {} tracks + incidents", Bytes(people), config.people.max_tracks),
+    );
+    if config.privacy.mode != PrivacyMode::CountsOnly {
+        let (picture, painter) = (u64::from(limits.max_frame_bytes), Painter::max_bytes(config.vision.max_picture.0));
+        let calls = MAX_SNAPSHOTS as u64;
+        budget.add(
+            "snapshots",
+            (cameras + 2 * calls) * picture + painter,
+            Some("limits.max_cameras, vision.max_picture or privacy.mode"),
+            format!("({cameras} cameras + {calls} calls x 2) x {} + painter {}", Bytes(picture), Bytes(painter)),
+        );
+    }
+    if let Some(settings) = config.history.settings() {
+        let (store, queries) = (history::max_memory_bytes(&settings), MAX_QUERIES as u64);
+        budget.add(
+            "history",
+            store + queries * QUERY_BYTES,
+            Some("history.file"),
+            format!("queue and caches {} + {queries} queries x {}", Bytes(store), Bytes(QUERY_BYTES)),
+        );
+    }
     let ring = limits.result_ring as u64;
     budget.add("results", ring * result, Some("limits.result_ring"), format!("{ring} results x {}", Bytes(result)));
 
@@ -183,7 +216,8 @@ pub fn budget(config: &Config, vision: &VisionMemory) -> Budget {
 
 /// A result with as many faces as may be reported.
 fn result_bytes(config: &Config) -> u64 {
-    (size_of::<ResultRecord>() + config.vision.max_faces * size_of::<Face>()) as u64
+    let face = size_of::<Face>() + size_of::<Option<FaceTrack>>();
+    (size_of::<ResultRecord>() + config.vision.max_faces * face + size_of::<Look>()) as u64
 }
 
 #[cfg(test)]
@@ -196,7 +230,7 @@ mod tests {
             VisionMemory { model_bytes: 1 << 20, state_bytes_per_worker: 1 << 20, scratch_bytes_per_worker: 1 << 20 };
         let base = Config::default();
         let total = |config: &Config| budget(config, &vision).total_bytes();
-        let changes: [fn(&mut Config); 9] = [
+        let changes: [fn(&mut Config); 11] = [
             |c| c.limits.max_streams += 1,
             |c| c.limits.max_cameras += 1,
             |c| c.limits.window += 1,
@@ -206,6 +240,8 @@ mod tests {
             |c| c.limits.subscriber_queue += 1,
             |c| c.limits.result_ring += 1,
             |c| c.limits.max_detect_calls += 1,
+            |c| c.people.max_tracks += 1,
+            |c| c.history.file = "history.sqlite".into(),
         ];
         for (number, change) in changes.iter().enumerate() {
             let mut config = base.clone();

@@ -1,5 +1,5 @@
 //! The cameras known since start: who is connected, what it last said, its
-//! ledger, its newest result. Bounded; a camera that was offline longest makes
+//! ledger, who is in front of it, its newest result. Bounded; a camera that was offline longest makes
 //! room for a new one, and its counts stay in the totals.
 
 mod rate;
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use flatframe_shared::clock;
-use flatframe_shared::frame::{CameraHello, CameraId, CameraState, Pace, SessionId};
+use flatframe_shared::frame::{CameraHello, CameraId, CameraState, Pace, Rotation, SessionId};
 use flatframe_shared::ledger::{IngestCounts, ServerCounts, ServerLedger};
 
 use self::rate::Rate;
@@ -18,7 +18,14 @@ use crate::intake::link::{Outbound, StreamLink};
 use crate::intake::order::{Order, Place, Places};
 use crate::intake::reply::Finished;
 use crate::intake::schedule::QueueId;
+use crate::people::config::PeopleConfig;
+use crate::people::count::{Counts, Moment};
+use crate::people::incidents::IncidentKind;
+use crate::people::picture::PictureState;
+use crate::people::track::TrackSettings;
+use crate::people::{People, Seen};
 use crate::results::record::ResultRecord;
+use crate::vision::Analysis;
 
 /// The queue of single calls; cameras' queues begin after it.
 pub const DETECT_QUEUE: QueueId = QueueId(0);
@@ -27,6 +34,8 @@ pub const DETECT_QUEUE: QueueId = QueueId(0);
 #[derive(Debug)]
 pub struct Cameras {
     max_cameras: usize,
+    people: PeopleConfig,
+    tracking: TrackSettings,
     next_queue: AtomicU64,
     state: Mutex<Registry>,
 }
@@ -49,7 +58,26 @@ pub struct Camera {
     pub ledger: ServerLedger,
     places: Places,
     order: Mutex<Order<Finished>>,
+    scene: Mutex<Scene>,
     state: Mutex<CameraRecord>,
+}
+
+/// What is in front of the camera.
+#[derive(Debug)]
+struct Scene {
+    people: People,
+    picture: PictureState,
+}
+
+/// The newest picture of a camera.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// As it came.
+    pub jpeg: Vec<u8>,
+    /// What makes it upright.
+    pub rotation: Rotation,
+    /// What was found in it.
+    pub record: Arc<ResultRecord>,
 }
 
 #[derive(Debug)]
@@ -62,6 +90,9 @@ struct CameraRecord {
     last_frame: Option<Instant>,
     analyzed: Rate,
     latest: Option<Arc<ResultRecord>>,
+    /// The picture of `latest`; the allocation is kept. Empty when pictures
+    /// are not kept.
+    latest_jpeg: Vec<u8>,
 }
 
 /// What a camera's sender last said of it.
@@ -96,6 +127,10 @@ pub struct CameraView {
     pub ingest_counts: Option<IngestCounts>,
     /// Its newest result.
     pub latest: Option<Arc<ResultRecord>>,
+    /// People counted so far.
+    pub people: Counts,
+    /// Whether who is there now is known.
+    pub is_watching: bool,
 }
 
 /// Why a camera's stream is not opened.
@@ -110,9 +145,11 @@ pub enum OpenError {
 }
 
 impl Cameras {
-    /// Keeps at most `max_cameras`.
-    pub fn new(max_cameras: usize) -> Self {
-        Self { max_cameras, next_queue: AtomicU64::new(DETECT_QUEUE.0 + 1), state: Mutex::default() }
+    /// Keeps at most `max_cameras`, and follows and counts people as `people`
+    /// and `tracking` say.
+    pub fn new(max_cameras: usize, people: PeopleConfig, tracking: TrackSettings) -> Self {
+        let next_queue = AtomicU64::new(DETECT_QUEUE.0 + 1);
+        Self { max_cameras, people, tracking, next_queue, state: Mutex::default() }
     }
 
     /// Opens a stream for the camera of `hello`. A stream of the same session
@@ -151,6 +188,10 @@ impl Cameras {
             ledger: ServerLedger::new(),
             places: Places::default(),
             order: Mutex::default(),
+            scene: Mutex::new(Scene {
+                people: People::new(&hello.camera, &self.people, self.tracking),
+                picture: PictureState::default(),
+            }),
             state: Mutex::new(CameraRecord {
                 hello: hello.clone(),
                 stream: None,
@@ -160,6 +201,7 @@ impl Cameras {
                 last_frame: None,
                 analyzed: Rate::default(),
                 latest: None,
+                latest_jpeg: Vec::new(),
             }),
         });
         let (stream, outbound) = link(camera.clone());
@@ -197,6 +239,11 @@ impl Cameras {
     /// Whether none is known.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Tracks of all cameras now.
+    pub fn tracks(&self) -> usize {
+        self.all().iter().map(|camera| camera.tracks()).sum()
     }
 
     /// Counts of cameras that made room for others.
@@ -245,6 +292,7 @@ impl Camera {
         if record.stream.as_ref().is_some_and(|stream| Arc::ptr_eq(stream, link)) {
             record.stream = None;
             record.offline_since = clock::now();
+            lock(&self.scene).picture.forget();
         }
     }
 
@@ -280,18 +328,86 @@ impl Camera {
         (record.pace, record.hello.wanted_fps)
     }
 
-    /// A result was published. Results come in order.
-    pub fn set_latest(&self, latest: Arc<ResultRecord>, now: Instant) {
+    /// A frame was analysed: who is on it, and what the picture looks like.
+    /// Frames come in order.
+    pub fn follow(&self, moment: Moment, analysis: &mut Analysis) -> Seen {
+        let mut scene = lock(&self.scene);
+        if let Some(look) = analysis.look.take() {
+            scene.picture.frame(moment.at, *look);
+        }
+        scene.people.frame(moment, analysis.size, &analysis.faces)
+    }
+
+    /// Ends the tracks that were lost by `now`.
+    pub fn expire(&self, now: Instant) {
+        lock(&self.scene).people.expire(now);
+    }
+
+    /// Sets the occupancy of a line; `false` when it has none of that name.
+    pub fn set_occupancy(&self, line: &str, occupancy: i64) -> bool {
+        lock(&self.scene).people.set_occupancy(line, occupancy)
+    }
+
+    /// Tracks now.
+    pub fn tracks(&self) -> usize {
+        lock(&self.scene).people.tracks()
+    }
+
+    /// A result was published, and `jpeg` is its picture if pictures are kept.
+    /// Results come in order.
+    pub fn set_latest(&self, latest: Arc<ResultRecord>, jpeg: Option<&[u8]>, now: Instant) {
         let mut record = lock(&self.state);
         record.analyzed.count(now);
         record.latest = Some(latest);
+        if let Some(jpeg) = jpeg {
+            record.latest_jpeg.clear();
+            record.latest_jpeg.reserve_exact(jpeg.len());
+            record.latest_jpeg.extend_from_slice(jpeg);
+        }
+    }
+
+    /// Its newest picture; `None` when there is none yet, or none is kept.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        let record = lock(&self.state);
+        let latest = record.latest.clone().filter(|_| !record.latest_jpeg.is_empty())?;
+        Some(Snapshot { jpeg: record.latest_jpeg.clone(), rotation: record.hello.rotation, record: latest })
+    }
+
+    /// States of it that may be incidents, with their kind, for how long they
+    /// last, and a text for people.
+    pub fn conditions(&self, now: Instant) -> Vec<(IncidentKind, Duration, String)> {
+        let mut found = Vec::new();
+        {
+            let record = lock(&self.state);
+            let source = record.reported.as_ref().filter(|reported| reported.state != CameraState::Live);
+            match (&record.stream, source) {
+                (None, _) => {
+                    let since = now.saturating_duration_since(record.offline_since);
+                    found.push((IncidentKind::Offline, since, "the camera's stream is closed".to_owned()));
+                }
+                (Some(_), Some(reported)) => {
+                    let detail = format!("its source is {}: {}", reported.state.as_str(), reported.detail);
+                    found.push((IncidentKind::Stalled, Duration::ZERO, detail));
+                }
+                (Some(_), None) => {}
+            }
+        }
+        let scene = lock(&self.scene);
+        if let Some(since) = scene.picture.frozen_for(now) {
+            found.push((IncidentKind::Frozen, since, "the picture does not change at all".into()));
+        }
+        if let Some(since) = scene.picture.dark_for(now) {
+            found.push((IncidentKind::Dark, since, "the picture is black".into()));
+        }
+        found
     }
 
     /// Everything a client may know of it.
     pub fn view(&self) -> CameraView {
         let counts = self.ledger.counts();
-        let mut record = lock(&self.state);
         let now = clock::now();
+        let (people, is_watching) = lock(&self.scene).people.counts(now);
+        let mut record = lock(&self.state);
         let (state, detail) = match (&record.stream, &record.reported) {
             (None, _) => (CameraState::Offline, "its stream is closed".to_owned()),
             (Some(_), None) => (CameraState::Connecting, "it has not reported yet".to_owned()),
@@ -307,6 +423,8 @@ impl Camera {
             counts,
             ingest_counts: record.reported.as_ref().map(|reported| reported.counts),
             latest: record.latest.clone(),
+            people,
+            is_watching,
         }
     }
 

@@ -3,7 +3,7 @@
 //! reference for people.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use flatframe_shared::config::{ConfigError, in_range, load};
@@ -11,6 +11,9 @@ use flatframe_shared::frame::PictureSize;
 use flatframe_shared::telemetry::TelemetryConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::history::HistorySettings;
+use crate::people::config::PeopleConfig;
+use crate::people::incidents::IncidentConfig;
 use crate::vision::VisionConfig;
 
 /// Environment variables that begin with this override the file:
@@ -31,6 +34,14 @@ pub struct Config {
     pub workers: Workers,
     /// Models and analysis.
     pub vision: VisionConfig,
+    /// Following and counting people.
+    pub people: PeopleConfig,
+    /// States that a person should know of.
+    pub incidents: IncidentConfig,
+    /// What is kept on disk.
+    pub history: HistoryConfig,
+    /// What clients may see.
+    pub privacy: PrivacyConfig,
     /// Logs and traces.
     pub telemetry: TelemetryConfig,
 }
@@ -130,6 +141,83 @@ impl Default for PaceConfig {
     }
 }
 
+/// What is kept on disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HistoryConfig {
+    /// The file, of results, counts and incidents; empty keeps none. A
+    /// relative path is in the folder that the supervisor gives
+    /// (`STATE_DIRECTORY`), else in the working directory.
+    pub file: PathBuf,
+    /// Most that it may take on disk, in bytes, 16 MiB to 1 PiB. At the cap the
+    /// oldest results go first.
+    pub max_bytes: u64,
+    /// Results are kept for so long, in days, 1 to 3660.
+    pub result_days: u64,
+    /// Counts and incidents are kept for so long, in days, `result_days` to
+    /// 36600.
+    pub count_days: u64,
+    /// With less free space on the disk nothing is written, in bytes.
+    pub min_free_bytes: u64,
+}
+
+impl Default for HistoryConfig {
+    fn default() -> Self {
+        Self { file: PathBuf::new(), max_bytes: 1 << 30, result_days: 30, count_days: 400, min_free_bytes: 1 << 30 }
+    }
+}
+
+impl HistoryConfig {
+    /// Where and how history is kept; `None`: it is not.
+    pub fn settings(&self) -> Option<HistorySettings> {
+        let days = |days: u64| Duration::from_secs(days * 24 * 3600);
+        let folder = std::env::var_os("STATE_DIRECTORY").map(PathBuf::from).unwrap_or_default();
+        (!self.file.as_os_str().is_empty()).then(|| HistorySettings {
+            max_bytes: self.max_bytes,
+            max_age_results: days(self.result_days),
+            max_age_counts: days(self.count_days),
+            min_free_bytes: self.min_free_bytes,
+            ..HistorySettings::new(folder.join(&self.file))
+        })
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        in_range("history.max_bytes", self.max_bytes, 16 << 20..=1 << 50)?;
+        in_range("history.result_days", self.result_days, 1..=3660)?;
+        in_range("history.count_days", self.count_days, self.result_days..=36_600)
+    }
+}
+
+/// What clients may see.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PrivacyConfig {
+    /// How much.
+    pub mode: PrivacyMode,
+    /// With `counts_only`, counts of fewer visits than this are withheld, 1 to
+    /// 1000.
+    pub min_visits: u32,
+}
+
+/// How much clients may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PrivacyMode {
+    /// Results with boxes, and pictures.
+    #[default]
+    Full,
+    /// Results with boxes, and pictures without recognisable faces.
+    Blurred,
+    /// Counts over a time, and nothing of single faces.
+    CountsOnly,
+}
+
+impl Default for PrivacyConfig {
+    fn default() -> Self {
+        Self { mode: PrivacyMode::Full, min_visits: 5 }
+    }
+}
+
 /// The threads that analyse.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -197,6 +285,10 @@ impl Config {
         in_range("pace.max_width_px", self.pace.max_width_px, 32..=max.width_px)?;
         in_range("pace.max_height_px", self.pace.max_height_px, 32..=max.height_px)?;
         in_range("workers.count", self.workers.count, 0..=256)?;
+        self.people.check()?;
+        self.incidents.check()?;
+        self.history.check()?;
+        in_range("privacy.min_visits", self.privacy.min_visits, 1..=1000)?;
         self.vision.validate().map_err(|setting| ConfigError::Wrong(setting.to_string()))?;
         self.telemetry.check()
     }
@@ -235,6 +327,11 @@ mod tests {
             ("pace.min_fps", "0"),
             ("pace.max_width_px", "100000"),
             ("workers.count", "1000"),
+            ("people.lost_ms", "1"),
+            ("incidents.dark_s", "100000"),
+            ("history.max_bytes", "1000"),
+            ("history.count_days", "1"),
+            ("privacy.min_visits", "0"),
         ] {
             let error = Config::load(None, &[(key.into(), value.into())]).expect_err(key).to_string();
             assert!(error.contains(key) && error.contains(value) && error.contains("use "), "{error}");

@@ -10,6 +10,7 @@ use flatframe_shared::shutdown::{CancellationToken, LEAVE_THREADS_AFTER, Signals
 use flatframe_shared::telemetry;
 use inference_service::config::Config;
 use inference_service::eval::{self, EvalArgs};
+use inference_service::history_command::{self, HistoryCommand};
 use inference_service::models_command::{self, ModelsCommand};
 use inference_service::server::{Listeners, Server, load};
 
@@ -36,6 +37,9 @@ enum Command {
     Models(ModelsCommand),
     /// Judge models on a folder of labelled pictures.
     Eval(EvalArgs),
+    /// Check and repair the history on disk.
+    #[command(subcommand)]
+    History(HistoryCommand),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +73,7 @@ fn main() -> ExitCode {
         let done = match &command {
             Command::Models(command) => models_command::run(command, &config.vision, &mut out),
             Command::Eval(args) => eval::run(args, &config.vision, &mut out),
+            Command::History(command) => history_command::run(*command, &config.history, &mut out),
         };
         return match done {
             Ok(code) => code,

@@ -19,7 +19,11 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::cameras::Cameras;
+use crate::history::{DropReason, RecordKind};
 use crate::intake::dispatch::Dispatch;
+use crate::people::count::ByGender;
+use crate::people::incidents::Incidents;
+use crate::results::archive::Archive;
 use crate::results::bus::Bus;
 
 /// Time spent in each stage.
@@ -59,6 +63,10 @@ pub struct Sources {
     pub bus: Arc<Bus>,
     /// Connections.
     pub connections: Arc<ConnectionCounts>,
+    /// States that a person should know of.
+    pub incidents: Arc<Incidents>,
+    /// What is kept on disk.
+    pub archive: Archive,
     /// Stages.
     pub stages: Arc<Stages>,
     /// Memory, and what may wait.
@@ -94,6 +102,8 @@ impl Collector for Sources {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_frames(&mut encoder)?;
         self.encode_load(&mut encoder)?;
+        self.encode_people(&mut encoder)?;
+        self.encode_history(&mut encoder)?;
         metrics::memory(&mut encoder, &self.resources)
     }
 }
@@ -124,6 +134,60 @@ impl Sources {
         for camera in &cameras {
             let labels = [("camera", camera.id.as_str())];
             ConstGauge::new(i64::from(camera.stream().is_some())).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn encode_people(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let views: Vec<_> = self.cameras.all().iter().map(|camera| (camera.id.to_string(), camera.view())).collect();
+        let by_gender =
+            |counts: ByGender| [("female", counts.female), ("male", counts.male), ("unknown", counts.unknown)];
+        // A gauge: a visit may change its gender.
+        let help = "Visits since start, by apparent gender";
+        let mut family = encoder.encode_descriptor("visits", help, None, MetricType::Gauge)?;
+        for (camera, view) in &views {
+            for (gender, count) in by_gender(view.people.visits) {
+                let labels = [("camera", camera.as_str()), ("gender", gender)];
+                ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let help = "Visits in the picture now; absent while nobody is watching";
+        let mut family = encoder.encode_descriptor("visits_now", help, None, MetricType::Gauge)?;
+        for (camera, view) in views.iter().filter(|(_, view)| view.is_watching) {
+            for (gender, count) in by_gender(view.people.now) {
+                let labels = [("camera", camera.as_str()), ("gender", gender)];
+                ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let mut family = encoder.encode_descriptor("incidents_open", "Open incidents", None, MetricType::Gauge)?;
+        for (kind, count) in self.incidents.open_by_kind() {
+            ConstGauge::new(count as i64).encode(family.encode_family(&[("kind", kind.as_str())])?)?;
+        }
+        Ok(())
+    }
+
+    fn encode_history(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(history) = &self.archive.history else { return Ok(()) };
+        let state = history.state();
+        let bytes = Some(&Unit::Bytes);
+        gauge(encoder, "history", "What the history takes on disk", bytes, state.bytes)?;
+        gauge(encoder, "history_limit", "What it may take", bytes, state.max_bytes)?;
+        gauge(encoder, "history_paused", "1 while it is not written", None, u64::from(state.paused.is_some()))?;
+        gauge(encoder, "history_waiting", "Records that wait to be written", None, state.waiting_records)?;
+        counter(encoder, "history_commits", "Commits", state.commits)?;
+        counter(encoder, "history_commits_failed", "Commits that failed", state.failed_commits)?;
+        let mut family =
+            encoder.encode_descriptor("history_written", "Records written, by kind", None, MetricType::Counter)?;
+        for (kind, written) in RecordKind::ALL.into_iter().zip(state.written) {
+            ConstCounter::new(written).encode(family.encode_family(&[("kind", kind.as_str())])?)?;
+        }
+        let help = "Records that are not in the history, by kind and reason";
+        let mut family = encoder.encode_descriptor("history_dropped", help, None, MetricType::Counter)?;
+        for (kind, by_reason) in RecordKind::ALL.into_iter().zip(state.dropped) {
+            for (reason, dropped) in DropReason::ALL.into_iter().zip(by_reason) {
+                let labels = [("kind", kind.as_str()), ("reason", reason.as_str())];
+                ConstCounter::new(dropped).encode(family.encode_family(&labels)?)?;
+            }
         }
         Ok(())
     }

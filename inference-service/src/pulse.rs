@@ -1,10 +1,13 @@
 //! What happens once a second beside the frames: memory is looked at, cameras
-//! are told the pace that is worth keeping, overload is told when it begins and ends, and once a
-//! minute each camera gets its summary line. Decides nothing itself.
+//! are told the pace that is worth keeping, tracks that were lost end, states
+//! that last become incidents, overload is told when it begins and ends, and
+//! once a minute each camera gets its summary line. Decides nothing itself.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use flatframe_shared::clock;
+use flatframe_shared::frame::CameraId;
 use flatframe_shared::outcome::Outcome;
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +16,7 @@ use crate::intake::dispatch::Dispatch;
 use crate::intake::link::Intake;
 use crate::intake::pacing::{Demand, Load, Pacing, is_noticeable};
 use crate::metrics::Sources;
+use crate::people::incidents::{Condition, Incident, IncidentKind};
 
 /// Between two looks.
 const TICK: Duration = Duration::from_secs(1);
@@ -35,9 +39,50 @@ pub async fn run(mut pacing: Pacing, intake: Arc<Intake>, sources: Arc<Sources>,
         if intake.dispatch.done() > 0 {
             tell_paces(&mut pacing, &intake, other_fps);
         }
+        sources.cameras.all().iter().for_each(|camera| camera.expire(clock::now()));
+        tell_incidents(&intake, &sources, pacing.is_overloaded());
         if tick % SUMMARY_TICKS == SUMMARY_TICKS - 1 {
             sources.cameras.all().iter().for_each(|camera| summarize(camera));
         }
+    }
+}
+
+/// Tells what lasts, and writes down what became an incident or ended.
+fn tell_incidents(intake: &Intake, sources: &Sources, is_overloaded: bool) {
+    let now = clock::now();
+    let mut conditions = Vec::new();
+    for camera in sources.cameras.all() {
+        let found = camera.conditions(now).into_iter();
+        conditions.extend(found.map(|(kind, since, detail)| Condition {
+            camera: Some(camera.id.clone()),
+            kind,
+            since,
+            detail,
+        }));
+    }
+    let mut tell = |kind, detail: String| {
+        conditions.push(Condition { camera: None, kind, since: Duration::ZERO, detail });
+    };
+    if is_overloaded {
+        tell(IncidentKind::Overloaded, "cameras are asked for less than they would like to send".into());
+    }
+    if intake.memory.is_pressed() {
+        tell(IncidentKind::Memory, "resident memory is above limits.soft_memory_bytes".into());
+    }
+    if let Some(why) = intake.archive.history.as_ref().and_then(|history| history.state().paused) {
+        tell(IncidentKind::Disk, format!("history is not written: {why}"));
+    }
+    for incident in sources.incidents.look(conditions, now, clock::unix_us().div_euclid(1000)) {
+        let camera = incident.camera.as_ref().map_or("", CameraId::as_str);
+        let Incident { id, kind, detail, .. } = &*incident;
+        match incident.ended_unix_ms {
+            None => tracing::warn!(id, camera, kind = kind.as_str(), detail, "incident begins"),
+            Some(end) => {
+                let lasted_s = (end - incident.started_unix_ms).max(0) / 1000;
+                tracing::info!(id, camera, kind = kind.as_str(), lasted_s, "incident is over");
+            }
+        }
+        intake.archive.keep_incident(&incident);
     }
 }
 

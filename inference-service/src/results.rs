@@ -1,10 +1,13 @@
 //! Where results go: a [`record`] for each analysed frame, the [`bus`] that
-//! hands it to subscribers, and the calls of clients: [`service`] (live and
-//! latest) and [`detect`] (single pictures). History, counts and snapshots
-//! will stand beside them.
+//! hands it to subscribers, the [`archive`] that keeps it, and the calls of
+//! clients: [`service`] (live, latest), [`query`] (what was), [`snapshot`] (the
+//! newest picture) and [`detect`] (single pictures).
 
+pub mod archive;
 pub mod bus;
 pub mod detect;
+pub mod query;
 pub mod record;
 pub mod service;
+pub mod snapshot;
 pub mod wire;

@@ -25,7 +25,8 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::budget::{budget, connection_limits};
 use crate::cameras::Cameras;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, PrivacyMode};
+use crate::history::{History, HistoryWriter, OpenError};
 use crate::intake::admission::{Admitted, Slots};
 use crate::intake::dispatch::Dispatch;
 use crate::intake::link::{DRAIN_DEADLINE, Intake, MAX_OPENINGS};
@@ -34,10 +35,13 @@ use crate::intake::pacing::Pacing;
 use crate::intake::stream::FrameApi;
 use crate::intake::worker;
 use crate::metrics::{Sources, Stages, registry};
+use crate::people::incidents::Incidents;
 use crate::pulse;
+use crate::results::archive::Archive;
 use crate::results::bus::{Bus, BusLimits};
 use crate::results::detect::DetectApi;
 use crate::results::service::ResultApi;
+use crate::results::wire::Wire;
 use crate::vision::{Analyzer, ModelError};
 
 /// Time of one frame on one worker that is assumed until it is measured.
@@ -46,6 +50,8 @@ pub const ASSUMED_SERVICE: Duration = Duration::from_millis(10);
 pub const LAST_JOB_DEADLINE: Duration = Duration::from_secs(2);
 /// Connections are closed so long after streams were told to drain.
 pub const CONNECTION_GRACE: Duration = Duration::from_secs(6);
+/// What still waits for the history is written within this.
+const HISTORY_DEADLINE: Duration = Duration::from_secs(2);
 /// Most calls of clients at once besides `Watch`, `Detect`, health and cameras.
 pub const MAX_SMALL_CALLS: usize = 64;
 /// Most health checks at once: clients that hold every other slot must not make
@@ -53,6 +59,10 @@ pub const MAX_SMALL_CALLS: usize = 64;
 pub const MAX_HEALTH_CHECKS: usize = 16;
 /// Most clients that watch the health at once.
 pub const MAX_HEALTH_WATCHES: usize = 16;
+/// Most questions to the history at once.
+pub const MAX_QUERIES: usize = 4;
+/// Most snapshots at once, waiting for the painter or being taken.
+pub const MAX_SNAPSHOTS: usize = 4;
 /// A health check asks for the name of a service, bytes.
 pub const MAX_HEALTH_REQUEST_BYTES: usize = 1024;
 /// Largest request of a client that carries no picture, bytes.
@@ -73,6 +83,9 @@ pub enum StartError {
     /// The configuration needs more memory than there is.
     #[error(transparent)]
     Memory(#[from] DoesNotFit),
+    /// The history cannot be opened.
+    #[error(transparent)]
+    History(#[from] OpenError),
     /// The system refused a thread or a socket.
     #[error("the system refused: {0}")]
     System(#[from] std::io::Error),
@@ -144,6 +157,7 @@ pub struct Server {
     pacing: tokio::task::JoinHandle<()>,
     health: tonic_health::server::HealthReporter,
     workers: Vec<JoinHandle<()>>,
+    writer: Option<HistoryWriter>,
 }
 
 impl Server {
@@ -159,15 +173,30 @@ impl Server {
         let connections = Arc::new(ConnectionCounts::default());
         let limits = &config.limits;
         let mut resources = Resources::new(budget, Vec::new(), limits.memory_bytes, limits.soft_memory_bytes);
-        let intake = intake(&config, &analyzer, dispatch.clone(), resources.memory.clone(), shutdown.clone());
+        let (history, writer) = match config.history.settings() {
+            Some(settings) => History::open(settings).map(|(history, writer)| (Some(history), Some(writer)))?,
+            None => {
+                tracing::info!("no history is kept (history.file is empty)");
+                (None, None)
+            }
+        };
+        let first_incident = history.as_ref().map_or(1, History::next_incident_id);
+        let incidents = Arc::new(Incidents::new(config.incidents.clone(), first_incident));
+        let wire =
+            Wire { server_epoch: fastrand::u64(1..), withholds_faces: config.privacy.mode == PrivacyMode::CountsOnly };
+        let archive = Archive { history, wire };
+        let memory = resources.memory.clone();
+        let intake = intake(&config, &analyzer, dispatch.clone(), memory, archive, shutdown.clone());
         let slots = CallSlots::new(limits);
-        resources.places = places(&config, &intake, &connections, &slots);
+        resources.places = places(&config, &intake, &incidents, &connections, &slots);
         let sources = Arc::new(Sources {
             cameras: intake.cameras.clone(),
             detect_ledger: ServerLedger::new(),
             dispatch,
             bus: intake.bus.clone(),
             connections: connections.clone(),
+            incidents,
+            archive: intake.archive.clone(),
             stages,
             resources: Arc::new(resources),
         });
@@ -192,7 +221,7 @@ impl Server {
         let admin = tokio::spawn(serve_admin(listeners.admin, Arc::new(admin), admin_stop.clone()));
         let pacing = Pacing::new(config.pace_size(), config.pace.min_fps);
         let pacing = tokio::spawn(pulse::run(pacing, intake.clone(), sources.clone(), shutdown.clone()));
-        Ok(Self { sources, intake, shutdown, serving, admin, admin_stop, pacing, health, workers })
+        Ok(Self { sources, intake, shutdown, serving, admin, admin_stop, pacing, health, workers, writer })
     }
 
     /// The live counters.
@@ -226,11 +255,23 @@ impl Server {
         self.intake.tasks.close();
         let _ = tokio::join!(self.serving, self.pacing);
         self.intake.tasks.wait().await;
+        if let Some(writer) = self.writer {
+            close_history(&self.sources.archive, writer).await;
+        }
         self.admin_stop.cancel();
         let _ = self.admin.await;
         let totals = self.sources.totals();
         tracing::info!(received = totals.received, queued = totals.queued, balance = totals.balance(), "stopped");
         totals
+    }
+}
+
+/// Writes what still waits for the disk.
+async fn close_history(archive: &Archive, writer: HistoryWriter) {
+    let closed = tokio::task::spawn_blocking(move || writer.close(HISTORY_DEADLINE)).await;
+    if !closed.unwrap_or(false) {
+        let state = archive.history.as_ref().map(History::state);
+        tracing::error!(?state, "the disk is too slow: what was not yet in the history is lost");
     }
 }
 
@@ -247,6 +288,7 @@ fn intake(
     analyzer: &Analyzer,
     dispatch: Arc<Dispatch>,
     memory: Arc<MemoryWatch>,
+    archive: Archive,
     shutdown: CancellationToken,
 ) -> Arc<Intake> {
     let limits = config.limits.clone();
@@ -260,8 +302,14 @@ fn intake(
         max_size: config.vision.max_picture.0,
         dispatch,
         memory,
-        cameras: Arc::new(Cameras::new(limits.max_cameras)),
+        cameras: Arc::new(Cameras::new(
+            limits.max_cameras,
+            config.people.clone(),
+            config.people.tracking(&config.vision),
+        )),
         bus: Arc::new(Bus::new(bus)),
+        archive,
+        keeps_pictures: config.privacy.mode != PrivacyMode::CountsOnly,
         detector: analyzer.detector_name().into(),
         gender_model: analyzer.gender_name().map(Into::into),
         openings: Openings::new(MAX_OPENINGS),
@@ -280,6 +328,8 @@ struct CallSlots {
     clients: Slots,
     health_checks: Slots,
     health_watches: Slots,
+    queries: Slots,
+    snapshots: Slots,
 }
 
 impl CallSlots {
@@ -289,11 +339,19 @@ impl CallSlots {
             clients: Slots::new(limits.max_subscribers + MAX_SMALL_CALLS, "limits.max_subscribers"),
             health_checks: Slots::new(MAX_HEALTH_CHECKS, "health checks"),
             health_watches: Slots::new(MAX_HEALTH_WATCHES, "health watches"),
+            queries: Slots::new(MAX_QUERIES, "questions to the history"),
+            snapshots: Slots::new(MAX_SNAPSHOTS, "snapshots"),
         }
     }
 }
 
-fn places(config: &Config, intake: &Arc<Intake>, connections: &Arc<ConnectionCounts>, slots: &CallSlots) -> Vec<Place> {
+fn places(
+    config: &Config,
+    intake: &Arc<Intake>,
+    incidents: &Arc<Incidents>,
+    connections: &Arc<ConnectionCounts>,
+    slots: &CallSlots,
+) -> Vec<Place> {
     use std::sync::atomic::Ordering::Relaxed;
     let limits = &config.limits;
     let frames = limits.max_streams as u64 * u64::from(limits.window) + limits.max_detect_calls as u64;
@@ -301,17 +359,25 @@ fn places(config: &Config, intake: &Arc<Intake>, connections: &Arc<ConnectionCou
     let (streams, subscribers, held, connections) = (intake.clone(), bus.clone(), bus.clone(), connections.clone());
     let queued = limits.max_subscribers as u64 * limits.subscriber_queue as u64;
     let openings = intake.openings.clone();
+    let (tracks, incidents) = (cameras.clone(), incidents.clone());
+    let incident_cap = Incidents::cap(limits.max_cameras);
     let taken = |name: &str, slots: &Slots| {
         let live = slots.clone();
         Place::new(name, slots.cap() as u64, move || live.taken() as u64)
     };
     vec![
+        Place::new("tracks", limits.max_cameras as u64 * config.people.max_tracks as u64, move || {
+            tracks.tracks() as u64
+        }),
+        Place::new("incidents", incident_cap as u64, move || incidents.live() as u64),
         Place::new("schedule", frames, move || dispatch.waiting() as u64),
         Place::new("openings", MAX_OPENINGS as u64, move || openings.live() as u64),
         taken("detect_calls", &slots.detect),
         taken("client_calls", &slots.clients),
         taken("health_checks", &slots.health_checks),
         taken("health_watches", &slots.health_watches),
+        taken("queries", &slots.queries),
+        taken("snapshots", &slots.snapshots),
         Place::new("streams", limits.max_streams as u64, move || streams.streams() as u64),
         Place::new("cameras", limits.max_cameras as u64, move || cameras.len() as u64),
         Place::new("connections", limits.max_connections as u64, move || connections.open.load(Relaxed)),
@@ -342,7 +408,13 @@ fn routes(
     let results = ResultApi {
         cameras: intake.cameras.clone(),
         bus: intake.bus.clone(),
-        server_epoch: fastrand::u64(1..),
+        archive: intake.archive.clone(),
+        incidents: sources.incidents.clone(),
+        privacy: config.privacy.clone(),
+        painter: Arc::default(),
+        max_picture: config.vision.max_picture.0,
+        max_snapshot_bytes: limits.max_frame_bytes as usize,
+        call_deadline: deadline,
         shutdown: intake.shutdown.clone(),
     };
     let readings = Readings {
@@ -372,10 +444,15 @@ fn routes(
         Admitted::new(health.max_decoding_message_size(MAX_HEALTH_REQUEST_BYTES), deadline.min(HEALTH_DEADLINE))
             .with_slots(slots.health_checks)
             .with_slots_of("/grpc.health.v1.Health/Watch", slots.health_watches);
-    let CallSlots { detect: detect_slots, clients: client_slots, .. } = slots;
+    let CallSlots { detect: detect_slots, clients: client_slots, queries, snapshots, .. } = slots;
+    let results = Admitted::new(results, deadline)
+        .with_slots(client_slots.clone())
+        .with_slots_of("/flatframe.v1.ResultService/QueryResults", queries.clone())
+        .with_slots_of("/flatframe.v1.ResultService/QueryCounts", queries)
+        .with_slots_of("/flatframe.v1.ResultService/GetSnapshot", snapshots);
     Ok(Routes::new(Admitted::new(frames, deadline))
         .add_service(Admitted::new(detect, deadline).with_slots(detect_slots))
-        .add_service(Admitted::new(results, deadline).with_slots(client_slots.clone()))
+        .add_service(results)
         .add_service(Admitted::new(resources, deadline).with_slots(client_slots.clone()))
         .add_service(health)
         .add_service(

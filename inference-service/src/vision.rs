@@ -21,6 +21,7 @@ mod decode;
 mod detect;
 pub mod engine;
 mod gender;
+mod look;
 pub mod postprocess;
 mod preprocess;
 
@@ -29,6 +30,7 @@ mod self_test;
 
 pub use analyzer::{Analyzer, AnalyzerState};
 pub use config::{InvalidSetting, SizeText, StubEngineConfig, StubWaitPolicy, VisionConfig};
+pub use look::Look;
 pub use preprocess::Fit;
 
 /// A place in the upright picture, in pixels.
@@ -134,6 +136,9 @@ pub struct Analysis {
     pub truncated: bool,
     /// Where the time went.
     pub timings: Timings,
+    /// A few pixels of the picture; taken out when the camera's picture is
+    /// judged.
+    pub look: Option<Box<Look>>,
 }
 
 /// Time spent on one picture, by stage.

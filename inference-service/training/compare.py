@@ -15,7 +15,7 @@ from augment import compress, relight
 from data import arguments
 from gender import GenderNet, align
 from teachers import DlibGender
-from train_gender import PATCH, PATCH_PADDING, PATCH_TARGETS, UNSEEN, WILD, Faces
+from train_gender import PATCH, PATCH_PADDING, PATCH_TARGETS, WILD, Faces
 
 SMALL = round(20 / 1.25 * (1 + 2 * PATCH_PADDING))  # side of a patch whose face is 20 px wide
 
@@ -36,7 +36,7 @@ def main():
     faces = Faces(options.work)
     members = np.flatnonzero((faces.split == "val") & (faces.label >= 0))
     label = faces.label[members] == 1
-    own_group = np.isin(faces.set[members], (*WILD, *UNSEEN))
+    own_group = np.isin(faces.set[members], tuple(WILD))
     origin = np.where(own_group, faces.set[members], "formal")
     rng = np.random.default_rng(5)
     clean = [faces.patches[i] for i in members]

@@ -27,7 +27,6 @@ PATCH = 160
 PATCH_PADDING = 0.9
 PATCH_TARGETS = (PATCH_PADDING + DLIB_SHAPE) / (1 + 2 * PATCH_PADDING) * PATCH
 WILD = {"fairface_540": 6, "pixabay_943": 8}  # sets with no `val` rows: every nth picture is held out
-UNSEEN = ("faker_sd3", "canada_faces")  # held out whole: the only sources that training never sees
 LABEL_WEIGHT = 0.4  # of a set's label, beside the teacher's word
 TEMPERATURE = 3.0  # both logits are divided by it, so that the teacher's margins are learned too
 MAX_LOGIT = 12.0  # of the teacher
@@ -48,8 +47,6 @@ def cut_patches(work):
             faces, gender = faces[np.argsort(-faces[:, 3])][:1], str(prepared.gender[i])
         where = str(prepared.split[i])
         if name in WILD and numbers[name] % WILD[name] == 2:
-            where = "val"
-        if name in UNSEEN:
             where = "val"
         for face in faces:
             matrix = similarity(face[5:].reshape(5, 2).astype(float), PATCH_TARGETS)
@@ -123,9 +120,10 @@ def mixing_masks(rng, size):
     """How much of each of `size` faces stays when another is mixed in: (masks, of which kind).
 
     Kind 0 stays as it is, 1 is blended, 2 is put together from parts of two faces along a soft
-    edge. The alignment makes that a face again.
+    edge, 3 keeps its features and gets the other's hair, clothes and background, which differ more
+    by source than by gender. The alignment makes each of them a face again.
     """
-    kind = rng.choice(3, size, p=(0.4, 0.35, 0.25))
+    kind = rng.choice(4, size, p=(0.35, 0.25, 0.2, 0.2))
     keep = rng.beta(0.6, 0.6, size)
     masks = np.where(kind == 1, np.maximum(keep, 1 - keep), 1.0)[:, None, None] * np.ones((SIDE, SIDE))
     rows, columns = np.mgrid[0:SIDE, 0:SIDE] + 0.5 - SIDE / 2
@@ -133,6 +131,11 @@ def mixing_masks(rng, size):
         turn, middle = rng.uniform(0, 2 * np.pi), rng.normal(0, SIDE / 10)
         distance = columns * np.cos(turn) + rows * np.sin(turn) - middle
         masks[i] = 1 / (1 + np.exp(-distance / rng.uniform(0.5, 2.5)))
+    unit = SIDE / (1 + 2 * PADDING)
+    for i in np.flatnonzero(kind == 3):
+        reach = rng.uniform(0.6, 0.85) * unit  # the features of the mean face end at 0.4
+        distance = np.hypot(columns, rows) - reach
+        masks[i] = 1 / (1 + np.exp(distance / rng.uniform(0.5, 2.5)))
     return masks.astype(np.float32)[..., None], kind
 
 
@@ -168,8 +171,9 @@ class Faces:
         label = self.label[members].astype(np.float32)
         both = (label >= 0) & (label[other] >= 0)
         # Of a face put together from a woman's and a man's, only the teacher can say anything.
-        labelled = np.select([kind == 0, kind == 1], [label >= 0, both], both & (label == label[other]))
-        keep = masks.mean((1, 2, 3))
+        alone = (kind == 0) | (kind == 3)
+        labelled = np.select([alone, kind == 1], [label >= 0, both], both & (label == label[other]))
+        keep = np.where(alone, 1, masks.mean((1, 2, 3)))
         return clean, spoiled, label * keep + label[other] * (1 - keep), labelled
 
     def validation(self):
@@ -179,8 +183,7 @@ class Faces:
         views = [view(self.patches[i], rng, 0.3, 16) for i in members]
         clean, spoiled = (np.stack(v).transpose(0, 3, 1, 2) for v in zip(*views))
         pixels = torch.from_numpy(np.concatenate([clean, spoiled]))
-        kind = np.where(np.isin(self.set[members], UNSEEN), "unseen", "formal")
-        kind = np.where(np.isin(self.set[members], tuple(WILD)), "wild", kind)
+        kind = np.where(np.isin(self.set[members], tuple(WILD)), "wild", "formal")
         group = np.concatenate([np.char.add(kind, "_clean"), np.char.add(kind, "_spoiled")])
         return pixels, np.tile(self.label[members], 2), group
 

@@ -13,4 +13,5 @@ pub mod pair;
 pub mod peers;
 pub mod program;
 pub mod siege;
+pub mod tracking;
 pub mod wait;

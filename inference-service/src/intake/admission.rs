@@ -77,8 +77,8 @@ pub struct Admitted<S> {
     inner: S,
     max: Duration,
     slots: Option<Slots>,
-    /// Slots of one method, by its path.
-    of_method: Option<(&'static str, Slots)>,
+    /// Slots of single methods, by their paths.
+    of_methods: Vec<(&'static str, Slots)>,
     lifetime: Option<Duration>,
 }
 
@@ -86,7 +86,7 @@ impl<S> Admitted<S> {
     /// Calls of `inner` must give their first answer within `max`, or within
     /// their own deadline if that is shorter.
     pub fn new(inner: S, max: Duration) -> Self {
-        Self { inner, max, slots: None, of_method: None, lifetime: None }
+        Self { inner, max, slots: None, of_methods: Vec::new(), lifetime: None }
     }
 
     /// At most as many calls at once as there are `slots`.
@@ -97,7 +97,7 @@ impl<S> Admitted<S> {
 
     /// Calls of the method at `path` take theirs from `slots` instead.
     pub fn with_slots_of(mut self, path: &'static str, slots: Slots) -> Self {
-        self.of_method = Some((path, slots));
+        self.of_methods.push((path, slots));
         self
     }
 
@@ -131,10 +131,8 @@ where
             Err(status) => return refuse(status),
         };
         let allowed = asked.map_or(self.max, |asked| asked.min(self.max));
-        let slots = match &self.of_method {
-            Some((path, slots)) if request.uri().path() == *path => Some(slots),
-            _ => self.slots.as_ref(),
-        };
+        let of_method = self.of_methods.iter().find(|(path, _)| request.uri().path() == *path);
+        let slots = of_method.map(|(_, slots)| slots).or(self.slots.as_ref());
         let slot = match slots.map(Slots::take).transpose() {
             Ok(slot) => slot,
             Err(status) => return refuse(status),

@@ -22,6 +22,7 @@ use super::dispatch::Dispatch;
 use super::openings::Openings;
 use crate::cameras::{Camera, Cameras};
 use crate::config::Limits;
+use crate::results::archive::Archive;
 use crate::results::bus::Bus;
 
 /// After the announcement to drain, streams end within this.
@@ -46,6 +47,10 @@ pub struct Intake {
     pub cameras: Arc<Cameras>,
     /// Where results go.
     pub bus: Arc<Bus>,
+    /// Where results and counts are kept.
+    pub archive: Archive,
+    /// Whether the newest picture of each camera is kept for people to see.
+    pub keeps_pictures: bool,
     /// Names of the models, for results.
     pub detector: Arc<str>,
     /// Name of the gender classifier; `None` when switched off.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use flatframe_shared::clock;
 use flatframe_shared::convert;
 use flatframe_shared::frame::FrameNumber;
@@ -13,7 +14,10 @@ use flatframe_shared::ledger::QueuedTicket;
 use super::job::{Answer, Reply};
 use super::link::StreamLink;
 use super::order::Place;
+use crate::people::Seen;
+use crate::people::count::Moment;
 use crate::results::record::{FaceCounts, Position, ResultRecord};
+use crate::vision::Analysis;
 
 /// The way back for one frame.
 pub struct FrameReply {
@@ -23,6 +27,8 @@ pub struct FrameReply {
     pub number: FrameNumber,
     /// The sender's wall clock at capture.
     pub captured_unix_us: i64,
+    /// The picture, if the newest one is kept for people to see.
+    pub jpeg: Option<Bytes>,
     /// Age at arrival.
     pub age: Duration,
     /// When it arrived.
@@ -73,7 +79,7 @@ impl FrameReply {
         };
         match answer {
             Answer::Analyzed(analysis) => {
-                message.counts = Some(crate::results::wire::counts(FaceCounts::of(&analysis)));
+                message.counts = Some(crate::results::wire::face_counts(FaceCounts::of(&analysis)));
                 self.publish(analysis);
             }
             Answer::Shed { retry_after } => message.retry_after_ms = convert::millis_u32(retry_after).max(1),
@@ -90,22 +96,31 @@ impl FrameReply {
         self.link.answer(message, self.had_credit);
     }
 
-    fn publish(&self, analysis: crate::vision::Analysis) {
+    fn publish(&self, mut analysis: Analysis) {
         let now = clock::now();
         let latency = self.age + now.duration_since(self.arrived);
-        let intake = &self.link.intake;
+        let (intake, camera) = (&self.link.intake, &self.link.camera);
+        let captured = now.checked_sub(latency).unwrap_or(now);
+        let latency_us = convert::micros_u64(latency);
+        let observed_unix_us = clock::unix_us().saturating_sub_unsigned(latency_us);
+        let Seen { tracks, counts, changes, covered } =
+            camera.follow(Moment { at: captured, unix_us: observed_unix_us }, &mut analysis);
         let record = intake.bus.publish(ResultRecord {
             position: Position(0),
-            camera: self.link.camera.id.clone(),
+            camera: camera.id.clone(),
             session: self.link.hello.session,
             number: self.number,
             captured_unix_us: self.captured_unix_us,
-            captured: now.checked_sub(latency).unwrap_or(now),
+            captured,
+            observed_unix_us,
             latency,
             analysis,
+            tracks,
+            counts,
             detector: intake.detector.clone(),
             gender_model: intake.gender_model.clone(),
         });
-        self.link.camera.set_latest(record, now);
+        intake.archive.keep(&record, changes, covered);
+        camera.set_latest(record, self.jpeg.as_deref(), now);
     }
 }

@@ -248,6 +248,7 @@ fn take_frame(link: &Arc<StreamLink>, frame: v1::Frame, last: &mut Option<(Frame
         link: link.clone(),
         number,
         captured_unix_us: frame.captured_unix_us,
+        jpeg: link.intake.keeps_pictures.then(|| frame.jpeg.clone()),
         age: Duration::from_micros(frame.age_us),
         arrived,
         ticket: link.camera.ledger.receive(),

@@ -289,7 +289,11 @@ mod tests {
                 faces: Vec::new(),
                 truncated: false,
                 timings: Default::default(),
+                look: None,
             },
+            observed_unix_us: 0,
+            tracks: Vec::new(),
+            counts: Default::default(),
             detector: "test".into(),
             gender_model: None,
         }

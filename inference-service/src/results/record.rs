@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use flatframe_shared::frame::{CameraId, FrameNumber, SessionId};
 
+use crate::people::count::Counts;
+use crate::people::track::FaceTrack;
 use crate::vision::{Analysis, Gender};
 
 /// Place of a result in the server's sequence.
@@ -28,10 +30,17 @@ pub struct ResultRecord {
     pub captured_unix_us: i64,
     /// When it was captured, by this server's clock.
     pub captured: Instant,
+    /// When it was captured, by this server's wall clock, microseconds since
+    /// the Unix epoch.
+    pub observed_unix_us: i64,
     /// From capture to this record.
     pub latency: Duration,
     /// What was found.
     pub analysis: Analysis,
+    /// For each face, in order, its track; `None` when there was no room.
+    pub tracks: Vec<Option<FaceTrack>>,
+    /// People counted so far by the camera, this frame included.
+    pub counts: Counts,
     /// Name of the detector.
     pub detector: Arc<str>,
     /// Name of the gender classifier; `None` when switched off.

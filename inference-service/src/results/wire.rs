@@ -6,22 +6,29 @@ use flatframe_shared::r#gen::v1;
 
 use super::record::{FaceCounts, ResultRecord};
 use crate::cameras::CameraView;
+use crate::people::count::{ByGender, Counts, CrossingCounts};
+use crate::people::incidents::{Incident, IncidentKind};
+use crate::people::track::FaceTrack;
 use crate::vision::{Face, Gender, Point};
 
-/// Counts by gender.
-pub fn counts(counts: FaceCounts) -> v1::FaceCounts {
+/// What every answer depends on besides what it tells.
+#[derive(Debug, Clone, Copy)]
+pub struct Wire {
+    /// Id of this run of the server.
+    pub server_epoch: u64,
+    /// Whether single faces and live counts are kept from clients (privacy
+    /// mode `counts_only`).
+    pub withholds_faces: bool,
+}
+
+/// Counts of one frame by gender.
+pub fn face_counts(counts: FaceCounts) -> v1::FaceCounts {
     v1::FaceCounts { faces: counts.faces, female: counts.female, male: counts.male, unknown: counts.unknown }
 }
 
-/// One face.
+/// One face without a track.
 pub fn face(face: &Face) -> v1::Face {
     let point = |point: &Point| v1::Point { x_px: point.x, y_px: point.y };
-    let gender = match face.gender.map(|estimate| estimate.gender) {
-        None => v1::Gender::Unspecified,
-        Some(Gender::Unknown) => v1::Gender::Unknown,
-        Some(Gender::Female) => v1::Gender::Female,
-        Some(Gender::Male) => v1::Gender::Male,
-    };
     v1::Face {
         r#box: Some(v1::Box {
             x_px: face.bounds.x,
@@ -31,51 +38,135 @@ pub fn face(face: &Face) -> v1::Face {
         }),
         score: face.score,
         landmarks: face.landmarks.iter().flatten().map(point).collect(),
-        gender: gender as i32,
+        gender: face.gender.map_or(v1::Gender::Unspecified, |estimate| gender(estimate.gender)) as i32,
         female_probability: face.gender.map(|estimate| estimate.female),
+        track: None,
     }
 }
 
-/// One result of the run `server_epoch` of this server.
-pub fn result(record: &ResultRecord, server_epoch: u64) -> v1::FrameResult {
-    v1::FrameResult {
-        position: record.position.0,
-        server_epoch,
-        camera_id: record.camera.to_string(),
-        session_id: record.session.0,
-        frame_number: record.number.0,
-        captured_unix_us: record.captured_unix_us,
-        latency_us: micros_u64(record.latency),
-        width_px: record.analysis.size.width_px,
-        height_px: record.analysis.size.height_px,
-        faces: record.analysis.faces.iter().map(face).collect(),
-        truncated: record.analysis.truncated,
-        detector: record.detector.to_string(),
-        gender_model: record.gender_model.as_deref().unwrap_or_default().to_owned(),
+fn gender(gender: Gender) -> v1::Gender {
+    match gender {
+        Gender::Unknown => v1::Gender::Unknown,
+        Gender::Female => v1::Gender::Female,
+        Gender::Male => v1::Gender::Male,
     }
 }
 
-/// One camera.
-pub fn camera(view: &CameraView) -> v1::CameraInfo {
-    v1::CameraInfo {
-        camera_id: view.hello.camera.to_string(),
-        display_name: view.hello.display_name.clone(),
-        state: convert::state_to_wire(view.state) as i32,
-        last_frame_age_ms: view.last_frame_age.map(millis_u64),
-        analyzed_fps: view.analyzed_fps,
-        wanted_fps: view.hello.wanted_fps,
-        pace: Some(convert::pace_to_wire(view.pace)),
-        ledger: Some(convert::server_counts_to_wire(&view.counts)),
-        ingest_ledger: view.ingest_counts.as_ref().map(convert::ingest_counts_to_wire),
-        detail: view.detail.clone(),
+/// One incident.
+pub fn incident(incident: &Incident) -> v1::Incident {
+    let kind = match incident.kind {
+        IncidentKind::Offline => v1::IncidentKind::Offline,
+        IncidentKind::Stalled => v1::IncidentKind::Stalled,
+        IncidentKind::Frozen => v1::IncidentKind::Frozen,
+        IncidentKind::Dark => v1::IncidentKind::Dark,
+        IncidentKind::Overloaded => v1::IncidentKind::Overloaded,
+        IncidentKind::Disk => v1::IncidentKind::Disk,
+        IncidentKind::Memory => v1::IncidentKind::Memory,
+    };
+    v1::Incident {
+        incident_id: incident.id,
+        camera_id: incident.camera.as_ref().map(ToString::to_string).unwrap_or_default(),
+        kind: kind as i32,
+        detail: incident.detail.clone(),
+        started_unix_ms: incident.started_unix_ms,
+        ended_unix_ms: incident.ended_unix_ms,
     }
 }
 
-/// The newest result of a camera, and how old it is.
-pub fn latest(view: &CameraView, server_epoch: u64) -> v1::GetLatestResponse {
-    v1::GetLatestResponse {
-        camera: Some(camera(view)),
-        result: view.latest.as_ref().map(|record| result(record, server_epoch)),
-        age_ms: view.latest.as_ref().map(|record| millis_u64(clock::now().duration_since(record.captured))),
+/// People by gender; a count that corrections made negative is none.
+pub fn people(counts: ByGender) -> v1::FaceCounts {
+    let whole = |count: i64| u32::try_from(count.max(0)).unwrap_or(u32::MAX);
+    let (female, male, unknown) = (whole(counts.female), whole(counts.male), whole(counts.unknown));
+    v1::FaceCounts { faces: female.saturating_add(male).saturating_add(unknown), female, male, unknown }
+}
+
+fn crossing(counts: &CrossingCounts) -> v1::CrossingCounts {
+    let kind = if counts.is_zone { v1::CrossingKind::Zone } else { v1::CrossingKind::Line };
+    v1::CrossingCounts {
+        name: counts.name.to_string(),
+        kind: kind as i32,
+        entered: Some(people(counts.entered)),
+        left: Some(people(counts.left)),
+        occupancy: counts.occupancy,
+    }
+}
+
+/// Counts of a camera; who is there now only when that is known.
+fn counts(counts: &Counts, is_watching: bool) -> v1::CameraCounts {
+    v1::CameraCounts {
+        now: is_watching.then(|| people(counts.now)),
+        visits: Some(people(counts.visits)),
+        crossings: counts.crossings.iter().map(crossing).collect(),
+        truncated: counts.truncated,
+    }
+}
+
+fn track(record: &ResultRecord, track: &FaceTrack) -> v1::Track {
+    v1::Track {
+        track_id: track.id.0,
+        is_visit: track.confirmed,
+        gender: record.gender_model.as_ref().map_or(v1::Gender::Unspecified, |_| gender(track.gender)) as i32,
+        female_probability: record.gender_model.as_ref().map(|_| track.female),
+        age_ms: millis_u64(record.captured.saturating_duration_since(track.first_seen)),
+    }
+}
+
+impl Wire {
+    /// One result.
+    pub fn result(self, record: &ResultRecord) -> v1::FrameResult {
+        let with_track = |(index, found): (usize, &Face)| v1::Face {
+            track: record.tracks.get(index).and_then(Option::as_ref).map(|found| track(record, found)),
+            ..face(found)
+        };
+        let faces = record.analysis.faces.iter().enumerate().map(with_track);
+        v1::FrameResult {
+            position: record.position.0,
+            server_epoch: self.server_epoch,
+            camera_id: record.camera.to_string(),
+            session_id: record.session.0,
+            frame_number: record.number.0,
+            captured_unix_us: record.captured_unix_us,
+            latency_us: micros_u64(record.latency),
+            width_px: record.analysis.size.width_px,
+            height_px: record.analysis.size.height_px,
+            faces: if self.withholds_faces { Vec::new() } else { faces.collect() },
+            truncated: record.analysis.truncated,
+            detector: record.detector.to_string(),
+            gender_model: record.gender_model.as_deref().unwrap_or_default().to_owned(),
+            counts: (!self.withholds_faces).then(|| counts(&record.counts, true)),
+            observed_unix_us: record.observed_unix_us,
+            faces_withheld: self.withholds_faces,
+        }
+    }
+
+    /// One camera, with its open incidents.
+    pub fn camera<'a>(self, view: &CameraView, incidents: impl IntoIterator<Item = &'a Incident>) -> v1::CameraInfo {
+        v1::CameraInfo {
+            camera_id: view.hello.camera.to_string(),
+            display_name: view.hello.display_name.clone(),
+            state: convert::state_to_wire(view.state) as i32,
+            last_frame_age_ms: view.last_frame_age.map(millis_u64),
+            analyzed_fps: view.analyzed_fps,
+            wanted_fps: view.hello.wanted_fps,
+            pace: Some(convert::pace_to_wire(view.pace)),
+            ledger: Some(convert::server_counts_to_wire(&view.counts)),
+            ingest_ledger: view.ingest_counts.as_ref().map(convert::ingest_counts_to_wire),
+            detail: view.detail.clone(),
+            counts: (!self.withholds_faces).then(|| counts(&view.people, view.is_watching)),
+            incidents: incidents.into_iter().map(incident).collect(),
+        }
+    }
+
+    /// The newest result of a camera, and how old it is.
+    pub fn latest<'a>(
+        self,
+        view: &CameraView,
+        incidents: impl IntoIterator<Item = &'a Incident>,
+    ) -> v1::GetLatestResponse {
+        v1::GetLatestResponse {
+            camera: Some(self.camera(view, incidents)),
+            result: view.latest.as_ref().map(|record| self.result(record)),
+            age_ms: view.latest.as_ref().map(|record| millis_u64(clock::now().duration_since(record.captured))),
+        }
     }
 }

@@ -21,8 +21,8 @@ use super::postprocess::{Decoder, Limits};
 use super::preprocess::Normalizer;
 use super::self_test;
 use super::{
-    Analysis, AnalyzeError, Face, GenderEstimate, InvalidSetting, ModelError, StubEngineConfig, Timings, VisionConfig,
-    VisionMemory,
+    Analysis, AnalyzeError, Face, GenderEstimate, InvalidSetting, Look, ModelError, StubEngineConfig, Timings,
+    VisionConfig, VisionMemory,
 };
 
 /// The loaded models; one per process.
@@ -220,7 +220,8 @@ impl AnalyzerState {
             }
         }
         let timings = Timings { decode: decoded - start, detect: detected - decoded, gender: detected.elapsed() };
-        Ok(Analysis { size: picture.size(), faces, truncated, timings })
+        let look = Some(Box::new(Look::of(&picture)));
+        Ok(Analysis { size: picture.size(), faces, truncated, timings, look })
     }
 }
 

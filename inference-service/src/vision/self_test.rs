@@ -63,7 +63,8 @@ mod tests {
             (vec![face(FACE, 0.2)], Some("Female")),
             (vec![face(FACE, f32::NAN)], Some("Female")),
         ] {
-            let analysis = Analysis { size: MAX_PICTURE, faces, truncated: false, timings: Timings::default() };
+            let analysis =
+                Analysis { size: MAX_PICTURE, faces, truncated: false, timings: Timings::default(), look: None };
             match (check(&analysis), says) {
                 (Ok(()), None) => (),
                 (Err(reason), Some(says)) => assert!(reason.contains(says), "{reason}"),

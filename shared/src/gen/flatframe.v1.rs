@@ -832,6 +832,16 @@ pub struct FrameResult {
     /// Name of the gender classifier; empty when gender is switched off.
     #[prost(string, tag = "13")]
     pub gender_model: ::prost::alloc::string::String,
+    /// People counted so far by this camera, this frame included.
+    #[prost(message, optional, tag = "14")]
+    pub counts: ::core::option::Option<CameraCounts>,
+    /// Wall-clock time of capture by the server's clock, in microseconds since
+    /// the Unix epoch; what history goes by.
+    #[prost(int64, tag = "15")]
+    pub observed_unix_us: i64,
+    /// True when the faces are left out because the privacy mode is counts_only.
+    #[prost(bool, tag = "16")]
+    pub faces_withheld: bool,
 }
 /// One face in one frame.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -853,6 +863,68 @@ pub struct Face {
     /// estimated.
     #[prost(float, optional, tag = "5")]
     pub female_probability: ::core::option::Option<f32>,
+    /// The track it belongs to; absent when the camera's tracks are at their
+    /// limit, and for Detect.
+    #[prost(message, optional, tag = "6")]
+    pub track: ::core::option::Option<Track>,
+}
+/// The same face followed through frames of one camera.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct Track {
+    /// Id of the track; never used again by this camera within one server_epoch.
+    #[prost(uint64, tag = "1")]
+    pub track_id: u64,
+    /// Whether it is counted as a visit: seen often enough not to be a flicker.
+    #[prost(bool, tag = "2")]
+    pub is_visit: bool,
+    /// Apparent gender over the whole track; UNKNOWN until it is clear.
+    #[prost(enumeration = "Gender", tag = "3")]
+    pub gender: i32,
+    /// Probability that the apparent gender is female, over the whole track, 0 to
+    /// 1; absent when not estimated.
+    #[prost(float, optional, tag = "4")]
+    pub female_probability: ::core::option::Option<f32>,
+    /// Time since the track began, in milliseconds.
+    #[prost(uint64, tag = "5")]
+    pub age_ms: u64,
+}
+/// People counted by one camera since the server started.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CameraCounts {
+    /// Visits that are in the picture now, by apparent gender over their track.
+    #[prost(message, optional, tag = "1")]
+    pub now: ::core::option::Option<FaceCounts>,
+    /// Visits so far: the same person who comes again later is another visit.
+    #[prost(message, optional, tag = "2")]
+    pub visits: ::core::option::Option<FaceCounts>,
+    /// Lines and zones that are configured for the camera.
+    #[prost(message, repeated, tag = "3")]
+    pub crossings: ::prost::alloc::vec::Vec<CrossingCounts>,
+    /// True when more faces were there at once than tracks are kept: then counts
+    /// are too low.
+    #[prost(bool, tag = "4")]
+    pub truncated: bool,
+}
+/// People counted at one line or zone.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CrossingCounts {
+    /// Name of the line or zone.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Whether it is a line or a zone.
+    #[prost(enumeration = "CrossingKind", tag = "2")]
+    pub kind: i32,
+    /// Visits that crossed the line from its left to its right, or entered the
+    /// zone.
+    #[prost(message, optional, tag = "3")]
+    pub entered: ::core::option::Option<FaceCounts>,
+    /// Visits that crossed the line from its right to its left, or left the zone.
+    #[prost(message, optional, tag = "4")]
+    pub left: ::core::option::Option<FaceCounts>,
+    /// Line: entered less left since the last reset, in people; may be negative
+    /// when people were missed. Zone: visits inside now.
+    #[prost(int64, tag = "5")]
+    pub occupancy: i64,
 }
 /// A rectangle in pixels of the upright picture. It may reach over the border.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -944,6 +1016,12 @@ pub struct CameraInfo {
     /// What is wrong, for a person; empty when live.
     #[prost(string, tag = "10")]
     pub detail: ::prost::alloc::string::String,
+    /// People counted so far.
+    #[prost(message, optional, tag = "11")]
+    pub counts: ::core::option::Option<CameraCounts>,
+    /// Incidents that are open now, those of the server as a whole left out.
+    #[prost(message, repeated, tag = "12")]
+    pub incidents: ::prost::alloc::vec::Vec<Incident>,
 }
 /// The server's counters of frames. They balance: received = answered + queued.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -957,6 +1035,239 @@ pub struct ServerLedger {
     /// Frames waiting or in work now.
     #[prost(uint64, tag = "3")]
     pub queued: u64,
+}
+/// Asks for results of one camera over a time.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QueryResultsRequest {
+    /// Id of the camera.
+    #[prost(string, tag = "1")]
+    pub camera_id: ::prost::alloc::string::String,
+    /// From this capture time by the server's clock, in milliseconds since the
+    /// Unix epoch, inclusive.
+    #[prost(int64, tag = "2")]
+    pub from_unix_ms: i64,
+    /// Up to this capture time, in milliseconds since the Unix epoch, exclusive.
+    #[prost(int64, tag = "3")]
+    pub to_unix_ms: i64,
+    /// Most results wanted, in results; 0 takes 1000; at most 100000.
+    #[prost(uint32, tag = "4")]
+    pub max_results: u32,
+    /// QueryResultsResponse.next_page_token of an earlier answer, to go on after
+    /// it; empty to begin.
+    #[prost(string, tag = "5")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// One page of results.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct QueryResultsResponse {
+    /// Results, oldest first; at most 256.
+    #[prost(message, repeated, tag = "1")]
+    pub results: ::prost::alloc::vec::Vec<FrameResult>,
+    /// To go on after this page with another call; empty when the time asked for
+    /// has no more results.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// Asks how many people were counted over a time.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QueryCountsRequest {
+    /// Ids of the cameras; empty means all that history knows. At most 256.
+    #[prost(string, repeated, tag = "1")]
+    pub camera_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// From this time by the server's clock, in seconds since the Unix epoch,
+    /// inclusive; the first bucket begins here.
+    #[prost(int64, tag = "2")]
+    pub from_unix_s: i64,
+    /// Up to this time, in seconds since the Unix epoch, exclusive.
+    #[prost(int64, tag = "3")]
+    pub to_unix_s: i64,
+    /// Length of a bucket, in seconds; 1 to 86400.
+    #[prost(uint32, tag = "4")]
+    pub bucket_s: u32,
+    /// One series for each camera; otherwise all are summed.
+    #[prost(bool, tag = "5")]
+    pub per_camera: bool,
+}
+/// People counted over a time.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct QueryCountsResponse {
+    /// The series, by camera id; one with an empty id when summed.
+    #[prost(message, repeated, tag = "1")]
+    pub series: ::prost::alloc::vec::Vec<CountSeries>,
+}
+/// Counts of one camera, or of several together, over a time.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CountSeries {
+    /// Id of the camera; empty when several are summed.
+    #[prost(string, tag = "1")]
+    pub camera_id: ::prost::alloc::string::String,
+    /// Number of cameras in it.
+    #[prost(uint32, tag = "2")]
+    pub cameras: u32,
+    /// The buckets, oldest first, without holes; at most 10000 in an answer.
+    #[prost(message, repeated, tag = "3")]
+    pub buckets: ::prost::alloc::vec::Vec<CountBucket>,
+}
+/// People counted in one bucket of time.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CountBucket {
+    /// Begin of the bucket, in seconds since the Unix epoch.
+    #[prost(int64, tag = "1")]
+    pub start_unix_s: i64,
+    /// How much of the bucket was watched, in seconds, all cameras of the series
+    /// together; less than cameras times the bucket's length means that people
+    /// may be missing from the counts.
+    #[prost(uint32, tag = "2")]
+    pub covered_seconds: u32,
+    /// Visits that began; absent when nothing was watched or when withheld.
+    #[prost(message, optional, tag = "3")]
+    pub visits: ::core::option::Option<FaceCounts>,
+    /// Crossings of lines and zones where there were any; occupancy is not set.
+    #[prost(message, repeated, tag = "4")]
+    pub crossings: ::prost::alloc::vec::Vec<CrossingCounts>,
+    /// True when the counts are withheld because they are so small that they
+    /// might point at a person (privacy mode counts_only).
+    #[prost(bool, tag = "5")]
+    pub withheld: bool,
+}
+/// Asks for incidents.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchIncidentsRequest {
+    /// Ids of the cameras; empty means all, and those of the server as a whole.
+    /// At most 256.
+    #[prost(string, repeated, tag = "1")]
+    pub camera_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// One message of a watch of incidents.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchIncidentsResponse {
+    /// Exactly one of these.
+    #[prost(oneof = "watch_incidents_response::Message", tags = "1, 2")]
+    pub message: ::core::option::Option<watch_incidents_response::Message>,
+}
+/// Nested message and enum types in `WatchIncidentsResponse`.
+pub mod watch_incidents_response {
+    /// Exactly one of these.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Message {
+        /// An incident: as it is now, or as it was when it ended.
+        #[prost(message, tag = "1")]
+        Incident(super::Incident),
+        /// Changes that this client missed; it has to ask anew.
+        #[prost(message, tag = "2")]
+        Gap(super::IncidentGap),
+    }
+}
+/// Changes of incidents that a client missed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IncidentGap {
+    /// Number of changes missed, of all cameras.
+    #[prost(uint64, tag = "1")]
+    pub missed: u64,
+}
+/// A state that a person should know of.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Incident {
+    /// Id; unique within one FrameResult.server_epoch.
+    #[prost(uint64, tag = "1")]
+    pub incident_id: u64,
+    /// Id of the camera; empty when it is the server as a whole.
+    #[prost(string, tag = "2")]
+    pub camera_id: ::prost::alloc::string::String,
+    /// What it is.
+    #[prost(enumeration = "IncidentKind", tag = "3")]
+    pub kind: i32,
+    /// What was seen, for a person.
+    #[prost(string, tag = "4")]
+    pub detail: ::prost::alloc::string::String,
+    /// When it began by the server's clock, in milliseconds since the Unix epoch.
+    #[prost(int64, tag = "5")]
+    pub started_unix_ms: i64,
+    /// When it ended, in milliseconds since the Unix epoch; absent while it lasts.
+    #[prost(int64, optional, tag = "6")]
+    pub ended_unix_ms: ::core::option::Option<i64>,
+}
+/// Asks for the newest picture of one camera.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetSnapshotRequest {
+    /// Id of the camera.
+    #[prost(string, tag = "1")]
+    pub camera_id: ::prost::alloc::string::String,
+    /// How it is to look.
+    #[prost(enumeration = "SnapshotStyle", tag = "2")]
+    pub style: i32,
+    /// Most pixels across; 0 takes the picture as it came. At least 32.
+    #[prost(uint32, tag = "3")]
+    pub max_width_px: u32,
+}
+/// The newest picture of one camera.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetSnapshotResponse {
+    /// The picture, a JPEG.
+    #[prost(bytes = "vec", tag = "1")]
+    pub jpeg: ::prost::alloc::vec::Vec<u8>,
+    /// How it looks.
+    #[prost(enumeration = "SnapshotStyle", tag = "2")]
+    pub style: i32,
+    /// Number of its frame.
+    #[prost(uint64, tag = "3")]
+    pub frame_number: u64,
+    /// Time since capture, in milliseconds.
+    #[prost(uint64, tag = "4")]
+    pub age_ms: u64,
+    /// Wall-clock time of capture by the server's clock, in microseconds since
+    /// the Unix epoch.
+    #[prost(int64, tag = "5")]
+    pub observed_unix_us: i64,
+}
+/// Sets how many people are inside.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResetOccupancyRequest {
+    /// Id of the camera.
+    #[prost(string, tag = "1")]
+    pub camera_id: ::prost::alloc::string::String,
+    /// Name of the line.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// The number of people that are inside now.
+    #[prost(int64, tag = "3")]
+    pub occupancy: i64,
+}
+/// The occupancy is set.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResetOccupancyResponse {}
+/// What people cross.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum CrossingKind {
+    /// Not known.
+    Unspecified = 0,
+    /// A line with two sides.
+    Line = 1,
+    /// An area with an inside.
+    Zone = 2,
+}
+impl CrossingKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CROSSING_KIND_UNSPECIFIED",
+            Self::Line => "CROSSING_KIND_LINE",
+            Self::Zone => "CROSSING_KIND_ZONE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CROSSING_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "CROSSING_KIND_LINE" => Some(Self::Line),
+            "CROSSING_KIND_ZONE" => Some(Self::Zone),
+            _ => None,
+        }
+    }
 }
 /// Apparent gender as a classifier estimates it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -991,6 +1302,96 @@ impl Gender {
             "GENDER_UNKNOWN" => Some(Self::Unknown),
             "GENDER_FEMALE" => Some(Self::Female),
             "GENDER_MALE" => Some(Self::Male),
+            _ => None,
+        }
+    }
+}
+/// Kinds of incidents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum IncidentKind {
+    /// Not known.
+    Unspecified = 0,
+    /// The camera's stream is closed.
+    Offline = 1,
+    /// The stream is open, but no picture comes.
+    Stalled = 2,
+    /// The picture does not change at all.
+    Frozen = 3,
+    /// The picture is black.
+    Dark = 4,
+    /// More frames come than can be analysed.
+    Overloaded = 5,
+    /// The disk of the history is full or fails.
+    Disk = 6,
+    /// Memory is short.
+    Memory = 7,
+}
+impl IncidentKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "INCIDENT_KIND_UNSPECIFIED",
+            Self::Offline => "INCIDENT_KIND_OFFLINE",
+            Self::Stalled => "INCIDENT_KIND_STALLED",
+            Self::Frozen => "INCIDENT_KIND_FROZEN",
+            Self::Dark => "INCIDENT_KIND_DARK",
+            Self::Overloaded => "INCIDENT_KIND_OVERLOADED",
+            Self::Disk => "INCIDENT_KIND_DISK",
+            Self::Memory => "INCIDENT_KIND_MEMORY",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "INCIDENT_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "INCIDENT_KIND_OFFLINE" => Some(Self::Offline),
+            "INCIDENT_KIND_STALLED" => Some(Self::Stalled),
+            "INCIDENT_KIND_FROZEN" => Some(Self::Frozen),
+            "INCIDENT_KIND_DARK" => Some(Self::Dark),
+            "INCIDENT_KIND_OVERLOADED" => Some(Self::Overloaded),
+            "INCIDENT_KIND_DISK" => Some(Self::Disk),
+            "INCIDENT_KIND_MEMORY" => Some(Self::Memory),
+            _ => None,
+        }
+    }
+}
+/// How a snapshot looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum SnapshotStyle {
+    /// As ANNOTATED.
+    Unspecified = 0,
+    /// Boxes around the faces, coloured by apparent gender.
+    Annotated = 1,
+    /// Faces made unrecognisable.
+    Blurred = 2,
+    /// As the camera gave it.
+    Plain = 3,
+}
+impl SnapshotStyle {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SNAPSHOT_STYLE_UNSPECIFIED",
+            Self::Annotated => "SNAPSHOT_STYLE_ANNOTATED",
+            Self::Blurred => "SNAPSHOT_STYLE_BLURRED",
+            Self::Plain => "SNAPSHOT_STYLE_PLAIN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SNAPSHOT_STYLE_UNSPECIFIED" => Some(Self::Unspecified),
+            "SNAPSHOT_STYLE_ANNOTATED" => Some(Self::Annotated),
+            "SNAPSHOT_STYLE_BLURRED" => Some(Self::Blurred),
+            "SNAPSHOT_STYLE_PLAIN" => Some(Self::Plain),
             _ => None,
         }
     }
@@ -1158,6 +1559,154 @@ pub mod result_service_client {
                 .insert(GrpcMethod::new("flatframe.v1.ResultService", "ListCameras"));
             self.inner.unary(req, path, codec).await
         }
+        /// Results of one camera over a time, from history, oldest first, in pages.
+        /// The stream ends after the last page.
+        ///
+        /// Errors: INVALID_ARGUMENT (bad camera id, time or page token),
+        /// FAILED_PRECONDITION (no history is kept), NOT_FOUND (history knows no such
+        /// camera), PERMISSION_DENIED (privacy mode counts_only), RESOURCE_EXHAUSTED
+        /// with google.rpc.RetryInfo (too many queries at once), DEADLINE_EXCEEDED.
+        pub async fn query_results(
+            &mut self,
+            request: impl tonic::IntoRequest<super::QueryResultsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::QueryResultsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/flatframe.v1.ResultService/QueryResults",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("flatframe.v1.ResultService", "QueryResults"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// People counted over a time, in buckets, per camera or summed.
+        ///
+        /// Errors: as QueryResults, but for the privacy mode.
+        pub async fn query_counts(
+            &mut self,
+            request: impl tonic::IntoRequest<super::QueryCountsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::QueryCountsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/flatframe.v1.ResultService/QueryCounts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("flatframe.v1.ResultService", "QueryCounts"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Incidents: those that are open, the latest that are over, then every
+        /// change as it happens. A client that reads too slowly gets a `gap`.
+        ///
+        /// Errors: INVALID_ARGUMENT (bad or too many camera ids), RESOURCE_EXHAUSTED
+        /// with google.rpc.RetryInfo (no room for another subscriber), UNAVAILABLE
+        /// (draining).
+        pub async fn watch_incidents(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchIncidentsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchIncidentsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/flatframe.v1.ResultService/WatchIncidents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("flatframe.v1.ResultService", "WatchIncidents"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// The newest analysed picture of one camera, with its faces marked or made
+        /// unrecognisable.
+        ///
+        /// Errors: INVALID_ARGUMENT (bad camera id, style or width), NOT_FOUND (no
+        /// such camera), FAILED_PRECONDITION (no picture of it yet),
+        /// PERMISSION_DENIED (the privacy mode forbids it), RESOURCE_EXHAUSTED with
+        /// google.rpc.RetryInfo (too many at once).
+        pub async fn get_snapshot(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetSnapshotRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetSnapshotResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/flatframe.v1.ResultService/GetSnapshot",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("flatframe.v1.ResultService", "GetSnapshot"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Sets the number of people that are inside a line's far side, for example
+        /// to 0 when a bus is empty.
+        ///
+        /// Errors: INVALID_ARGUMENT (bad camera id), NOT_FOUND (no such camera or
+        /// line).
+        pub async fn reset_occupancy(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResetOccupancyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResetOccupancyResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/flatframe.v1.ResultService/ResetOccupancy",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("flatframe.v1.ResultService", "ResetOccupancy"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1205,6 +1754,81 @@ pub mod result_service_server {
             request: tonic::Request<super::ListCamerasRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListCamerasResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the QueryResults method.
+        type QueryResultsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::QueryResultsResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Results of one camera over a time, from history, oldest first, in pages.
+        /// The stream ends after the last page.
+        ///
+        /// Errors: INVALID_ARGUMENT (bad camera id, time or page token),
+        /// FAILED_PRECONDITION (no history is kept), NOT_FOUND (history knows no such
+        /// camera), PERMISSION_DENIED (privacy mode counts_only), RESOURCE_EXHAUSTED
+        /// with google.rpc.RetryInfo (too many queries at once), DEADLINE_EXCEEDED.
+        async fn query_results(
+            &self,
+            request: tonic::Request<super::QueryResultsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::QueryResultsStream>,
+            tonic::Status,
+        >;
+        /// People counted over a time, in buckets, per camera or summed.
+        ///
+        /// Errors: as QueryResults, but for the privacy mode.
+        async fn query_counts(
+            &self,
+            request: tonic::Request<super::QueryCountsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::QueryCountsResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchIncidents method.
+        type WatchIncidentsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchIncidentsResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Incidents: those that are open, the latest that are over, then every
+        /// change as it happens. A client that reads too slowly gets a `gap`.
+        ///
+        /// Errors: INVALID_ARGUMENT (bad or too many camera ids), RESOURCE_EXHAUSTED
+        /// with google.rpc.RetryInfo (no room for another subscriber), UNAVAILABLE
+        /// (draining).
+        async fn watch_incidents(
+            &self,
+            request: tonic::Request<super::WatchIncidentsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchIncidentsStream>,
+            tonic::Status,
+        >;
+        /// The newest analysed picture of one camera, with its faces marked or made
+        /// unrecognisable.
+        ///
+        /// Errors: INVALID_ARGUMENT (bad camera id, style or width), NOT_FOUND (no
+        /// such camera), FAILED_PRECONDITION (no picture of it yet),
+        /// PERMISSION_DENIED (the privacy mode forbids it), RESOURCE_EXHAUSTED with
+        /// google.rpc.RetryInfo (too many at once).
+        async fn get_snapshot(
+            &self,
+            request: tonic::Request<super::GetSnapshotRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetSnapshotResponse>,
+            tonic::Status,
+        >;
+        /// Sets the number of people that are inside a line's far side, for example
+        /// to 0 when a bus is empty.
+        ///
+        /// Errors: INVALID_ARGUMENT (bad camera id), NOT_FOUND (no such camera or
+        /// line).
+        async fn reset_occupancy(
+            &self,
+            request: tonic::Request<super::ResetOccupancyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResetOccupancyResponse>,
             tonic::Status,
         >;
     }
@@ -1406,6 +2030,233 @@ pub mod result_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListCamerasSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/flatframe.v1.ResultService/QueryResults" => {
+                    #[allow(non_camel_case_types)]
+                    struct QueryResultsSvc<T: ResultService>(pub Arc<T>);
+                    impl<
+                        T: ResultService,
+                    > tonic::server::ServerStreamingService<super::QueryResultsRequest>
+                    for QueryResultsSvc<T> {
+                        type Response = super::QueryResultsResponse;
+                        type ResponseStream = T::QueryResultsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::QueryResultsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ResultService>::query_results(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = QueryResultsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/flatframe.v1.ResultService/QueryCounts" => {
+                    #[allow(non_camel_case_types)]
+                    struct QueryCountsSvc<T: ResultService>(pub Arc<T>);
+                    impl<
+                        T: ResultService,
+                    > tonic::server::UnaryService<super::QueryCountsRequest>
+                    for QueryCountsSvc<T> {
+                        type Response = super::QueryCountsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::QueryCountsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ResultService>::query_counts(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = QueryCountsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/flatframe.v1.ResultService/WatchIncidents" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchIncidentsSvc<T: ResultService>(pub Arc<T>);
+                    impl<
+                        T: ResultService,
+                    > tonic::server::ServerStreamingService<super::WatchIncidentsRequest>
+                    for WatchIncidentsSvc<T> {
+                        type Response = super::WatchIncidentsResponse;
+                        type ResponseStream = T::WatchIncidentsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchIncidentsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ResultService>::watch_incidents(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchIncidentsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/flatframe.v1.ResultService/GetSnapshot" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetSnapshotSvc<T: ResultService>(pub Arc<T>);
+                    impl<
+                        T: ResultService,
+                    > tonic::server::UnaryService<super::GetSnapshotRequest>
+                    for GetSnapshotSvc<T> {
+                        type Response = super::GetSnapshotResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetSnapshotRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ResultService>::get_snapshot(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetSnapshotSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/flatframe.v1.ResultService/ResetOccupancy" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResetOccupancySvc<T: ResultService>(pub Arc<T>);
+                    impl<
+                        T: ResultService,
+                    > tonic::server::UnaryService<super::ResetOccupancyRequest>
+                    for ResetOccupancySvc<T> {
+                        type Response = super::ResetOccupancyResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResetOccupancyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ResultService>::reset_occupancy(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResetOccupancySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -26,8 +26,13 @@ use inference_service::intake::openings::Openings;
 use inference_service::intake::pacing::Pacing;
 use inference_service::intake::stream::FrameApi;
 use inference_service::metrics::Sources;
+use inference_service::people::config::PeopleConfig;
+use inference_service::people::incidents::{IncidentConfig, Incidents};
+use inference_service::people::track::TrackSettings;
 use inference_service::pulse;
+use inference_service::results::archive::Archive;
 use inference_service::results::bus::{Bus, BusLimits};
+use inference_service::results::wire::Wire;
 use inference_service::server::{ASSUMED_SERVICE, CONNECTION_GRACE, LAST_JOB_DEADLINE};
 use inference_service::vision::{Analysis, Timings};
 use tokio::sync::Semaphore;
@@ -165,7 +170,13 @@ impl ServerSite {
             Answer::Failed("simulated".into())
         } else {
             let size = PictureSize::new(64, 48);
-            Answer::Analyzed(Analysis { size, faces: Vec::new(), truncated: false, timings: Timings::default() })
+            Answer::Analyzed(Analysis {
+                size,
+                faces: Vec::new(),
+                truncated: false,
+                timings: Timings::default(),
+                look: None,
+            })
         };
         job.reply.answer(answer);
     }
@@ -185,7 +196,9 @@ impl ServerRun {
             dispatch: Arc::new(Dispatch::new(scenario.workers, ASSUMED_SERVICE)),
             // What this process really holds must not steer a simulation.
             memory: Arc::new(MemoryWatch::unlimited()),
-            cameras: Arc::new(Cameras::new(limits.max_cameras)),
+            cameras: Arc::new(Cameras::new(limits.max_cameras, PeopleConfig::default(), TrackSettings::default())),
+            archive: Archive { history: None, wire: Wire { server_epoch: 1, withholds_faces: false } },
+            keeps_pictures: false,
             bus: Arc::new(Bus::new(bus)),
             detector: "simulated".into(),
             gender_model: None,
@@ -220,6 +233,8 @@ impl ServerRun {
             dispatch: self.intake.dispatch.clone(),
             bus: self.intake.bus.clone(),
             connections: self.connections.clone(),
+            incidents: Arc::new(Incidents::new(IncidentConfig::default(), 1)),
+            archive: self.intake.archive.clone(),
             stages: Arc::default(),
             resources: Arc::new(Resources {
                 started: clock::now(),

@@ -1,0 +1,116 @@
+//! People: the faces of one camera followed from frame to frame, and counted.
+//!
+//! In reading order: what an operator sets ([`config`]), the same face in many
+//! frames ([`track`]), its gender over all of them ([`vote`]), counts
+//! ([`count`], at lines and zones [`crossing`]), for which time they hold
+//! ([`coverage`]). Beside them states of a camera that a person should know
+//! of: what its picture looks like ([`picture`]), and [`incidents`].
+//!
+//! Holds no I/O and, but for those who wait for incidents, no async; what it
+//! finds is given to `results`.
+
+pub mod config;
+pub mod count;
+pub mod coverage;
+mod crossing;
+pub mod incidents;
+pub mod picture;
+pub mod track;
+mod vote;
+
+use std::time::{Duration, Instant};
+
+use flatframe_shared::frame::{CameraId, PictureSize};
+
+use self::config::PeopleConfig;
+use self::count::{CountChange, Counter, Counts, Moment};
+use self::coverage::Coverage;
+use self::track::{FaceTrack, TrackSettings, Tracker};
+use crate::vision::Face;
+
+/// The people of one camera.
+pub struct People {
+    tracker: Tracker,
+    counter: Counter,
+    coverage: Coverage,
+    lost_after: Duration,
+    last_frame: Option<Instant>,
+}
+
+/// What one frame says of people.
+#[derive(Debug)]
+pub struct Seen {
+    /// For each face of the frame, in order: its track; `None` when there was
+    /// no room for another.
+    pub tracks: Vec<Option<FaceTrack>>,
+    /// The counts, this frame included.
+    pub counts: Counts,
+    /// What changed in them.
+    pub changes: Vec<CountChange>,
+    /// Seconds that are covered now and were not before: from, and to
+    /// (exclusive), of the wall clock.
+    pub covered: Option<(i64, i64)>,
+}
+
+impl std::fmt::Debug for People {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("People").field("tracks", &self.tracker.len()).finish_non_exhaustive()
+    }
+}
+
+impl People {
+    /// Nobody seen yet by `camera`.
+    pub fn new(camera: &CameraId, config: &PeopleConfig, settings: TrackSettings) -> Self {
+        Self {
+            tracker: Tracker::new(settings),
+            counter: Counter::new(camera, config),
+            coverage: Coverage::default(),
+            lost_after: settings.lost_after,
+            last_frame: None,
+        }
+    }
+
+    /// Takes the faces of one frame; frames come in order.
+    pub fn frame(&mut self, moment: Moment, size: PictureSize, faces: &[Face]) -> Seen {
+        let found = self.tracker.frame(moment.at, size, faces);
+        let mut changes = Vec::new();
+        self.counter.frame(moment, size, &found, &mut changes);
+        self.last_frame = Some(moment.at);
+        Seen {
+            tracks: found.faces,
+            counts: self.counter.counts(),
+            changes,
+            covered: self.coverage.frame(moment.at, moment.unix_s()),
+        }
+    }
+
+    /// Ends what was lost. To be called once a second, also without frames.
+    pub fn expire(&mut self, now: Instant) {
+        let ended = self.tracker.expire(now);
+        self.counter.ended(&ended);
+    }
+
+    /// The counts, and whether who is there now is known: without frames it is
+    /// not.
+    pub fn counts(&self, now: Instant) -> (Counts, bool) {
+        let is_watching = self
+            .last_frame
+            .is_some_and(|last| now.saturating_duration_since(last) <= self.lost_after.max(coverage::LONGEST_GAP));
+        (self.counter.counts(), is_watching)
+    }
+
+    /// Sets the occupancy of a line; `false` when there is none of that name.
+    pub fn set_occupancy(&mut self, line: &str, occupancy: i64) -> bool {
+        self.counter.set_occupancy(line, occupancy)
+    }
+
+    /// Tracks now.
+    pub fn tracks(&self) -> usize {
+        self.tracker.len()
+    }
+
+    /// Bound of the memory for one camera, in bytes.
+    pub fn max_bytes(settings: TrackSettings) -> u64 {
+        Tracker::max_bytes(&settings) + Counter::max_bytes(settings.max_tracks)
+    }
+}

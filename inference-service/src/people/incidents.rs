@@ -1,0 +1,424 @@
+//! States of a camera, or of the server, that a person should know of. A state
+//! becomes an incident when it lasted for a while, and ends at once. Knows the
+//! states only as others tell them, once a second.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use flatframe_shared::config::{ConfigError, in_range};
+use flatframe_shared::frame::CameraId;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+/// Changes kept for those who watch, and that a newcomer gets.
+pub const RING: usize = 256;
+
+/// Longest detail, in bytes: what a camera's sender may say of its source, and
+/// a few words around it.
+const MAX_DETAIL_BYTES: usize = 384;
+
+/// What an incident is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum IncidentKind {
+    /// The camera's stream is closed.
+    Offline,
+    /// The stream is open, but its source gives no picture.
+    Stalled,
+    /// The picture does not change at all.
+    Frozen,
+    /// The picture is black.
+    Dark,
+    /// More frames come than can be analysed.
+    Overloaded,
+    /// The disk of the history is full or fails.
+    Disk,
+    /// Memory is short.
+    Memory,
+}
+
+impl IncidentKind {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Offline, Self::Stalled, Self::Frozen, Self::Dark, Self::Overloaded, Self::Disk, Self::Memory];
+
+    /// Its name, as logs and history have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Offline => "offline",
+            Self::Stalled => "stalled",
+            Self::Frozen => "frozen",
+            Self::Dark => "dark",
+            Self::Overloaded => "overloaded",
+            Self::Disk => "disk",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// Settings of the table `[incidents]`: how long a state lasts before it is an
+/// incident, in seconds, 0 to 86400.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IncidentConfig {
+    /// Stream closed.
+    pub offline_s: u64,
+    /// No picture from the source.
+    pub stalled_s: u64,
+    /// The same picture.
+    pub frozen_s: u64,
+    /// A black picture.
+    pub dark_s: u64,
+    /// Cameras asked for less than they would like.
+    pub overloaded_s: u64,
+    /// History not written.
+    pub disk_s: u64,
+    /// Memory short.
+    pub memory_s: u64,
+}
+
+impl Default for IncidentConfig {
+    fn default() -> Self {
+        Self { offline_s: 30, stalled_s: 30, frozen_s: 30, dark_s: 30, overloaded_s: 60, disk_s: 0, memory_s: 10 }
+    }
+}
+
+impl IncidentConfig {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming key, value and what is allowed.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        for kind in IncidentKind::ALL {
+            in_range(&format!("incidents.{}_s", kind.as_str()), self.seconds(kind), 0..=86_400)?;
+        }
+        Ok(())
+    }
+
+    fn seconds(&self, kind: IncidentKind) -> u64 {
+        match kind {
+            IncidentKind::Offline => self.offline_s,
+            IncidentKind::Stalled => self.stalled_s,
+            IncidentKind::Frozen => self.frozen_s,
+            IncidentKind::Dark => self.dark_s,
+            IncidentKind::Overloaded => self.overloaded_s,
+            IncidentKind::Disk => self.disk_s,
+            IncidentKind::Memory => self.memory_s,
+        }
+    }
+}
+
+/// One incident.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incident {
+    /// Unique within this run of the server, and in its history.
+    pub id: u64,
+    /// The camera; `None`: the server as a whole.
+    pub camera: Option<CameraId>,
+    /// What it is.
+    pub kind: IncidentKind,
+    /// What was seen, for a person.
+    pub detail: String,
+    /// When the state began, in milliseconds since the Unix epoch.
+    pub started_unix_ms: i64,
+    /// When it ended; `None` while it lasts.
+    pub ended_unix_ms: Option<i64>,
+}
+
+/// A state as it is told: whose, what, and what was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// The camera; `None`: the server as a whole.
+    pub camera: Option<CameraId>,
+    /// What it is.
+    pub kind: IncidentKind,
+    /// For how long already when it is told for the first time.
+    pub since: Duration,
+    /// What is seen, for a person.
+    pub detail: String,
+}
+
+type Key = (Option<CameraId>, IncidentKind);
+
+/// All incidents: open ones, and the latest changes.
+#[derive(Debug)]
+pub struct Incidents {
+    config: IncidentConfig,
+    state: Mutex<State>,
+    /// Number of the last change, for those who wait.
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lasting: HashMap<Key, Lasting>,
+    ring: VecDeque<Arc<Incident>>,
+    last_id: u64,
+    changes: u64,
+}
+
+/// A state that lasts.
+#[derive(Debug)]
+struct Lasting {
+    began: Instant,
+    began_unix_ms: i64,
+    detail: String,
+    /// Set when it has become an incident.
+    opened: Option<Arc<Incident>>,
+}
+
+/// What a watcher has not seen yet.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Change {
+    /// An incident as it is now.
+    Incident(Arc<Incident>),
+    /// Changes that are gone.
+    Gap(u64),
+}
+
+impl Incidents {
+    /// None yet; the first one gets the number `first_id`.
+    pub fn new(config: IncidentConfig, first_id: u64) -> Self {
+        let state = State { last_id: first_id.saturating_sub(1), ..State::default() };
+        Self { config, state: Mutex::new(state), changed: watch::Sender::new(0) }
+    }
+
+    /// Most that may be open at once, with `max_cameras` cameras.
+    pub fn cap(max_cameras: usize) -> usize {
+        (max_cameras + 1) * IncidentKind::ALL.len()
+    }
+
+    /// Bound of the memory of all of them, in bytes: twice what is open, for
+    /// states are told once a second, and the ring.
+    pub fn max_bytes(max_cameras: usize) -> u64 {
+        let one = size_of::<Incident>() + MAX_DETAIL_BYTES;
+        let state = size_of::<(Key, Lasting)>() + size_of::<(Key, (Duration, String))>() + MAX_DETAIL_BYTES;
+        (2 * Self::cap(max_cameras) * (one + state) + RING * one) as u64
+    }
+
+    /// Takes all states that there are at this instant; those told before and
+    /// not now are over. Returns what opened or ended, for the log and the
+    /// history.
+    pub fn look(&self, conditions: Vec<Condition>, now: Instant, unix_ms: i64) -> Vec<Arc<Incident>> {
+        let mut state = lock(&self.state);
+        let mut changed = Vec::new();
+        let mut told: HashMap<Key, (Duration, String)> =
+            conditions.into_iter().map(|one| ((one.camera, one.kind), (one.since, one.detail))).collect();
+        let mut lasting = std::mem::take(&mut state.lasting);
+        lasting.retain(|key, lasting| match told.remove(key) {
+            Some((_, detail)) => {
+                lasting.detail = detail;
+                true
+            }
+            None => {
+                if let Some(incident) = lasting.opened.take() {
+                    changed.push(Incident { ended_unix_ms: Some(unix_ms), ..Incident::clone(&incident) });
+                }
+                false
+            }
+        });
+        for (key, (since, detail)) in told {
+            let began = now.checked_sub(since).unwrap_or(now);
+            let began_unix_ms = unix_ms - i64::try_from(since.as_millis()).unwrap_or(0);
+            lasting.insert(key, Lasting { began, began_unix_ms, detail, opened: None });
+        }
+        let mut due: Vec<_> = lasting
+            .iter_mut()
+            .filter(|((_, kind), one)| {
+                one.opened.is_none()
+                    && now.saturating_duration_since(one.began) >= Duration::from_secs(self.config.seconds(*kind))
+            })
+            .collect();
+        due.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for ((camera, kind), one) in due {
+            state.last_id += 1;
+            let incident = Incident {
+                id: state.last_id,
+                camera: camera.clone(),
+                kind: *kind,
+                detail: one.detail.clone(),
+                started_unix_ms: one.began_unix_ms,
+                ended_unix_ms: None,
+            };
+            one.opened = Some(Arc::new(incident.clone()));
+            changed.push(incident);
+        }
+        state.lasting = lasting;
+        let changed: Vec<_> = changed.into_iter().map(Arc::new).collect();
+        for incident in &changed {
+            if state.ring.len() == RING {
+                state.ring.pop_front();
+            }
+            state.ring.push_back(incident.clone());
+            state.changes += 1;
+        }
+        self.changed.send_replace(state.changes);
+        changed
+    }
+
+    /// The open ones of one camera, or of the server; those that began first
+    /// come first.
+    pub fn open_of(&self, camera: Option<&CameraId>) -> Vec<Arc<Incident>> {
+        self.open(|whose| whose == camera)
+    }
+
+    /// Open incidents now, all together.
+    pub fn live(&self) -> usize {
+        lock(&self.state).lasting.values().filter(|lasting| lasting.opened.is_some()).count()
+    }
+
+    /// How many are open, by kind.
+    pub fn open_by_kind(&self) -> [(IncidentKind, usize); IncidentKind::ALL.len()] {
+        let state = lock(&self.state);
+        let open: Vec<_> =
+            state.lasting.iter().filter(|(_, one)| one.opened.is_some()).map(|((_, kind), _)| *kind).collect();
+        IncidentKind::ALL.map(|kind| (kind, open.iter().filter(|of| **of == kind).count()))
+    }
+
+    /// Begins to watch: those open now and the latest that are over come
+    /// first.
+    pub fn watch(self: &Arc<Self>) -> IncidentWatch {
+        let state = lock(&self.state);
+        let over = state.ring.iter().filter(|incident| incident.ended_unix_ms.is_some()).cloned();
+        let mut first: VecDeque<_> = over.collect();
+        let open = state.lasting.values().filter_map(|lasting| lasting.opened.clone());
+        first.extend(open);
+        first.make_contiguous().sort_by_key(|incident| incident.id);
+        IncidentWatch { incidents: self.clone(), first, seen: state.changes, changed: self.changed.subscribe() }
+    }
+
+    fn open(&self, wanted: impl Fn(Option<&CameraId>) -> bool) -> Vec<Arc<Incident>> {
+        let state = lock(&self.state);
+        let of = state.lasting.iter().filter(|((camera, _), _)| wanted(camera.as_ref()));
+        let mut open: Vec<_> = of.filter_map(|(_, lasting)| lasting.opened.clone()).collect();
+        open.sort_by_key(|incident| incident.id);
+        open
+    }
+}
+
+/// One watcher: where it stands in the ring. Costs the same however far it is
+/// behind.
+#[derive(Debug)]
+pub struct IncidentWatch {
+    incidents: Arc<Incidents>,
+    first: VecDeque<Arc<Incident>>,
+    seen: u64,
+    changed: watch::Receiver<u64>,
+}
+
+impl IncidentWatch {
+    /// Waits for the next change.
+    pub async fn next(&mut self) -> Change {
+        loop {
+            if let Some(change) = self.take() {
+                return change;
+            }
+            // The sender lives as long as `incidents`, which this holds.
+            let _ = self.changed.changed().await;
+        }
+    }
+
+    fn take(&mut self) -> Option<Change> {
+        if let Some(incident) = self.first.pop_front() {
+            return Some(Change::Incident(incident));
+        }
+        let state = lock(&self.incidents.state);
+        let held_from = state.changes - state.ring.len() as u64;
+        if self.seen < held_from {
+            let missed = held_from - self.seen;
+            self.seen = held_from;
+            return Some(Change::Gap(missed));
+        }
+        let next = state.ring.get((self.seen - held_from) as usize)?.clone();
+        self.seen += 1;
+        Some(Change::Incident(next))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START_MS: i64 = 1_700_000_000_000;
+
+    struct Clock {
+        incidents: Arc<Incidents>,
+        start: Instant,
+    }
+
+    impl Clock {
+        fn new() -> Self {
+            Self { incidents: Arc::new(Incidents::new(IncidentConfig::default(), 1)), start: Instant::now() }
+        }
+
+        /// `s` seconds after the start these are dark.
+        fn dark(&self, s: u64, cameras: &[&str]) -> Vec<Arc<Incident>> {
+            let condition = |id: &&str| Condition {
+                camera: Some(CameraId::parse(id).expect("an id")),
+                kind: IncidentKind::Dark,
+                since: Duration::ZERO,
+                detail: format!("seen at {s}"),
+            };
+            let conditions = cameras.iter().map(condition).collect();
+            self.incidents.look(conditions, self.start + Duration::from_secs(s), START_MS + 1000 * s as i64)
+        }
+    }
+
+    fn texts(watch: &mut IncidentWatch) -> Vec<String> {
+        std::iter::from_fn(|| watch.take())
+            .map(|change| match change {
+                Change::Gap(missed) => format!("gap {missed}"),
+                Change::Incident(one) => {
+                    let camera = one.camera.as_ref().map_or("server", CameraId::as_str);
+                    let end = if one.ended_unix_ms.is_some() { "over" } else { "open" };
+                    format!("{camera} {end}")
+                }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn opens_after_its_time_and_ends_at_once() {
+        let clock = Clock::new();
+        assert!(clock.dark(0, &["a"]).is_empty() && clock.dark(29, &["a"]).is_empty());
+        let opened = clock.dark(30, &["a"]);
+        assert_eq!((opened.len(), opened[0].started_unix_ms, opened[0].ended_unix_ms), (1, START_MS, None));
+        assert!(clock.dark(31, &["a"]).is_empty(), "told once");
+        assert_eq!(clock.incidents.live(), 1);
+        let ended = clock.dark(32, &[]);
+        assert_eq!((ended.len(), ended[0].id, ended[0].ended_unix_ms), (1, opened[0].id, Some(START_MS + 32_000)));
+        assert_eq!(clock.incidents.live(), 0);
+    }
+
+    #[test]
+    fn a_state_that_flickers_is_no_incident() {
+        let clock = Clock::new();
+        for s in 0..200 {
+            let cameras: &[&str] = if s % 20 == 19 { &[] } else { &["a"] };
+            assert!(clock.dark(s, cameras).is_empty(), "{s}");
+        }
+    }
+
+    #[test]
+    fn a_watcher_gets_open_ones_then_changes_then_a_gap() {
+        let clock = Clock::new();
+        clock.dark(0, &["a", "b"]);
+        clock.dark(30, &["a", "b"]);
+        clock.dark(31, &["b"]);
+        let mut watch = clock.incidents.watch();
+        assert_eq!(texts(&mut watch), ["a over", "b open"]);
+        clock.dark(32, &[]);
+        assert_eq!(texts(&mut watch), ["b over"]);
+        for round in 0..200 {
+            clock.dark(100 * round, &["c"]);
+            clock.dark(100 * round + 30, &["c"]);
+            clock.dark(100 * round + 31, &[]);
+        }
+        let late = texts(&mut watch);
+        assert_eq!((late[0].as_str(), late.len()), ("gap 144", 1 + RING));
+    }
+}

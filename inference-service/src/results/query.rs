@@ -1,0 +1,313 @@
+//! What clients ask of the history: results in pages, counts in buckets.
+//! Reading blocks, and so happens on threads for that, as many at once as
+//! there are slots for these calls; every page and every count has a deadline.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use flatframe_shared::convert::short;
+use flatframe_shared::error::ErrorKind;
+use flatframe_shared::frame::CameraId;
+use flatframe_shared::r#gen::v1;
+use tonic::Status;
+
+use super::archive::{Archive, from_body};
+use super::service::{camera_id, stopping, too_many_cameras};
+use super::wire;
+use crate::history::{Bucket, Count, CountAnswer, CountQuery, Cursor, History, QueryError, ResultPage, ResultQuery};
+use crate::people::count::{ByGender, VISITS};
+
+/// Most results of one page, and most bytes of it as they are kept.
+const PAGE_RESULTS: usize = 256;
+const PAGE_BYTES: usize = 64 << 10;
+/// Results of a query that does not say how many.
+const DEFAULT_RESULTS: u32 = 1000;
+/// Most results of one query.
+const MAX_RESULTS: u32 = 100_000;
+/// Most buckets of an answer, all series together, and most lines and zones in
+/// them.
+const MAX_BUCKETS: usize = 10_000;
+const MAX_CROSSINGS: usize = 10_000;
+/// Longest bucket, in seconds: a day.
+const MAX_BUCKET_S: u32 = 86_400;
+/// When to try again for an answer.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Memory of one query at work, in bytes: what the history hands out and what
+/// goes out.
+pub const QUERY_BYTES: u64 = 8 << 20;
+
+/// The history that is asked.
+///
+/// # Errors
+/// FAILED_PRECONDITION: none is kept.
+pub fn history(archive: &Archive) -> Result<History, Status> {
+    archive
+        .history
+        .clone()
+        .ok_or_else(|| ErrorKind::Precondition.status("no history is kept: set history.file in the configuration"))
+}
+
+/// What is left of a query for results.
+pub struct Pages {
+    history: History,
+    camera: CameraId,
+    from_unix_ms: i64,
+    to_unix_ms: i64,
+    after: Option<Cursor>,
+    left: u32,
+    page_deadline: Duration,
+}
+
+impl Pages {
+    /// All that `request` asks for.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT.
+    pub fn new(history: History, request: &v1::QueryResultsRequest, page_deadline: Duration) -> Result<Self, Status> {
+        let camera = camera_id(&request.camera_id)?;
+        let (from_unix_ms, to_unix_ms) = (request.from_unix_ms, request.to_unix_ms);
+        if from_unix_ms < 0 || to_unix_ms <= from_unix_ms {
+            let message = format!(
+                "from_unix_ms = {from_unix_ms} and to_unix_ms = {to_unix_ms} are no span of time: \
+                 use milliseconds since 1970, from below to"
+            );
+            return Err(ErrorKind::Invalid.status(message));
+        }
+        let left = match request.max_results {
+            0 => DEFAULT_RESULTS,
+            1..=MAX_RESULTS => request.max_results,
+            more => {
+                let message = format!("max_results = {more}: use 0 ({DEFAULT_RESULTS}) to {MAX_RESULTS}");
+                return Err(ErrorKind::Invalid.status(message));
+            }
+        };
+        let after = match request.page_token.as_str() {
+            "" => None,
+            token => {
+                let number = u64::from_str_radix(token, 16).ok().filter(|_| token.len() == TOKEN_DIGITS);
+                let refuse = || {
+                    let token = short(token.to_owned());
+                    ErrorKind::Invalid.status(format!("page_token = {token:?} is none of this service: leave it empty"))
+                };
+                Some(Cursor::from_u64(number.ok_or_else(refuse)?))
+            }
+        };
+        Ok(Self { history, camera, from_unix_ms, to_unix_ms, after, left, page_deadline })
+    }
+
+    /// The next page, and what is left then.
+    ///
+    /// # Errors
+    /// As the call's.
+    pub async fn next(mut self) -> Result<(v1::QueryResultsResponse, Option<Self>), Status> {
+        let deadline = Instant::now() + self.page_deadline;
+        let (mut pages, page) = blocking(move || {
+            let query = ResultQuery {
+                camera: &self.camera,
+                from_unix_ms: self.from_unix_ms,
+                to_unix_ms: self.to_unix_ms,
+                after: self.after.take(),
+                limit: PAGE_RESULTS.min(self.left as usize),
+                max_bytes: PAGE_BYTES,
+            };
+            let is_first = query.after.is_none();
+            let page = self.history.query_results(&query, deadline).map_err(refused)?;
+            if is_first && page.results.is_empty() {
+                known(&self.history, &self.camera, deadline)?;
+            }
+            Ok((self, page))
+        })
+        .await?;
+        let ResultPage { results, next } = page;
+        pages.left = pages.left.saturating_sub(results.len() as u32);
+        pages.after = next;
+        let camera = pages.camera.as_str();
+        let results = results.iter().map(|stored| from_body(&stored.body, camera)).collect::<Result<_, _>>();
+        let results = results.map_err(|_| ErrorKind::Internal.status(DAMAGED))?;
+        let next_page_token = next.map(|cursor| format!("{:0TOKEN_DIGITS$x}", cursor.to_u64())).unwrap_or_default();
+        let is_more = next.is_some() && pages.left > 0;
+        Ok((v1::QueryResultsResponse { results, next_page_token }, is_more.then_some(pages)))
+    }
+}
+
+/// Length of a page token: 64 bits in hexadecimal.
+const TOKEN_DIGITS: usize = 16;
+const DAMAGED: &str = "the history holds a row that is no result: stop the service and run \
+                       inference-service history repair";
+
+/// Counts in buckets, as `request` asks. Counts of fewer visits than
+/// `withheld_below` are withheld, but for none.
+///
+/// # Errors
+/// As the call's.
+pub async fn counts(
+    history: History,
+    request: v1::QueryCountsRequest,
+    withheld_below: i64,
+    limit: Duration,
+) -> Result<Vec<v1::CountSeries>, Status> {
+    let deadline = Instant::now() + limit;
+    if !(1..=MAX_BUCKET_S).contains(&request.bucket_s) {
+        let message = format!("bucket_s = {}: use 1 to {MAX_BUCKET_S} seconds", request.bucket_s);
+        return Err(ErrorKind::Invalid.status(message));
+    }
+    let (from_unix_s, to_unix_s) = (request.from_unix_s, request.to_unix_s);
+    if from_unix_s < 0 || to_unix_s <= from_unix_s {
+        let message = format!(
+            "from_unix_s = {from_unix_s} and to_unix_s = {to_unix_s} are no span of time: \
+             use seconds since 1970, from below to"
+        );
+        return Err(ErrorKind::Invalid.status(message));
+    }
+    if request.camera_ids.len() > super::service::MAX_WATCHED {
+        return Err(too_many_cameras(request.camera_ids.len()));
+    }
+    let mut cameras = request.camera_ids.iter().map(|id| camera_id(id)).collect::<Result<Vec<_>, _>>()?;
+    cameras.sort();
+    cameras.dedup();
+    blocking(move || {
+        if cameras.is_empty() {
+            let known = history.cameras(deadline).map_err(refused)?;
+            cameras = known.iter().map(|id| camera_id(id)).collect::<Result<_, _>>()?;
+        } else {
+            cameras.iter().try_for_each(|camera| known(&history, camera, deadline))?;
+        }
+        let series: Vec<&[CameraId]> =
+            if request.per_camera { cameras.chunks(1).collect() } else { vec![&cameras[..]] };
+        let buckets = (to_unix_s - from_unix_s - 1) as u64 / u64::from(request.bucket_s) + 1;
+        let all = buckets.saturating_mul(series.len() as u64);
+        if all > MAX_BUCKETS as u64 {
+            let message = format!(
+                "{all} buckets ({buckets} for each of {} series) are too many: at most {MAX_BUCKETS}; \
+                 ask for a shorter time, longer buckets or fewer cameras",
+                series.len()
+            );
+            return Err(ErrorKind::Invalid.status(message));
+        }
+        let mut crossings = 0;
+        let mut out = Vec::new();
+        for cameras in series {
+            let query =
+                CountQuery { cameras, counters: &[], from_unix_s, to_unix_s, bucket_s: request.bucket_s.into() };
+            let CountAnswer { buckets, .. } = history.query_counts(&query, deadline).map_err(refused)?;
+            crossings += buckets.iter().map(|bucket| bucket.counts.len()).sum::<usize>();
+            if crossings > MAX_CROSSINGS {
+                let message = format!(
+                    "more than {MAX_CROSSINGS} counts of lines and zones: ask for a shorter time, longer buckets \
+                     or fewer cameras"
+                );
+                return Err(ErrorKind::Invalid.status(message));
+            }
+            out.push(v1::CountSeries {
+                camera_id: if request.per_camera { cameras[0].to_string() } else { String::new() },
+                cameras: cameras.len() as u32,
+                buckets: buckets.into_iter().map(|bucket| self::bucket(bucket, withheld_below)).collect(),
+            });
+        }
+        Ok(out)
+    })
+    .await
+}
+
+/// One bucket: no counts where nothing was watched.
+fn bucket(bucket: Bucket, withheld_below: i64) -> v1::CountBucket {
+    let Bucket { start_unix_s, covered_s, counts } = bucket;
+    let mut visits = ByGender::default();
+    let mut crossings = BTreeMap::<&str, v1::CrossingCounts>::new();
+    for (counter, count) in &counts {
+        let count = by_gender(*count);
+        if **counter == *VISITS {
+            visits = count;
+            continue;
+        }
+        let Some((name, direction)) = counter.rsplit_once('/') else { continue };
+        let one = crossings
+            .entry(name)
+            .or_insert_with(|| v1::CrossingCounts { name: name.to_owned(), ..v1::CrossingCounts::default() });
+        match direction {
+            "entered" => one.entered = Some(wire::people(count)),
+            _ => one.left = Some(wire::people(count)),
+        }
+    }
+    let people = |one: &v1::CrossingCounts| {
+        [&one.entered, &one.left].into_iter().flatten().map(|counts| i64::from(counts.faces)).max().unwrap_or(0)
+    };
+    let most = crossings.values().map(people).chain([visits.all()]);
+    let withheld = most.into_iter().any(|count| count > 0 && count < withheld_below);
+    let is_known = covered_s > 0 || !counts.is_empty();
+    v1::CountBucket {
+        start_unix_s,
+        covered_seconds: u32::try_from(covered_s).unwrap_or(u32::MAX),
+        visits: (is_known && !withheld).then(|| wire::people(visits)),
+        crossings: if withheld { Vec::new() } else { crossings.into_values().collect() },
+        withheld,
+    }
+}
+
+fn by_gender(count: Count) -> ByGender {
+    ByGender { female: count.female, male: count.male, unknown: count.unknown }
+}
+
+/// NOT_FOUND when the history knows nothing of `camera`.
+fn known(history: &History, camera: &CameraId, deadline: Instant) -> Result<(), Status> {
+    if history.cameras(deadline).map_err(refused)?.iter().any(|known| known == camera.as_str()) {
+        return Ok(());
+    }
+    Err(ErrorKind::NotFound.status(format!("the history knows no camera {camera}")))
+}
+
+fn refused(error: QueryError) -> Status {
+    let text = error.to_string();
+    match error {
+        QueryError::Busy => ErrorKind::Exhausted { retry_after: RETRY }.status(text),
+        QueryError::Deadline => ErrorKind::DeadlineExceeded.status(text),
+        QueryError::Invalid(_) | QueryError::TooLarge(_) => ErrorKind::Invalid.status(text),
+        QueryError::Damaged(_) | QueryError::Failed(_) => ErrorKind::Internal.status(text),
+        QueryError::Closed => stopping(),
+    }
+}
+
+/// Runs `work` on a thread that may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Status> + Send + 'static) -> Result<T, Status> {
+    // Only a runtime that stops gives no answer.
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(stopping()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn counted(counts: &[(&str, i64)], covered_s: u64, withheld_below: i64) -> v1::CountBucket {
+        let count = |female: i64| Count { female, ..Count::default() };
+        let counts = counts.iter().map(|(name, people)| (Arc::from(*name), count(*people))).collect();
+        bucket(Bucket { start_unix_s: 60, covered_s, counts }, withheld_below)
+    }
+
+    #[test]
+    fn what_was_not_watched_is_not_zero() {
+        let dark = counted(&[], 0, 0);
+        assert_eq!((dark.visits, dark.covered_seconds), (None, 0));
+        let empty = counted(&[], 60, 0);
+        assert_eq!(empty.visits.map(|visits| visits.faces), Some(0));
+    }
+
+    #[test]
+    fn few_are_withheld_and_none_is_not() {
+        for (visits, entered, withheld) in [(0, 0, false), (4, 0, true), (5, 0, false), (9, 2, true), (9, 5, false)] {
+            let found = counted(&[("visits", visits), ("door/entered", entered)], 60, 5);
+            assert_eq!((found.withheld, found.visits.is_none()), (withheld, withheld), "{visits} {entered}");
+            assert_eq!(found.crossings.is_empty(), withheld);
+        }
+    }
+
+    #[test]
+    fn directions_of_one_line_come_together() {
+        let found = counted(&[("visits", 3), ("a/b/entered", 2), ("a/b/left", 1)], 60, 0);
+        let [line] = found.crossings.as_slice() else { panic!("{found:?}") };
+        let people = |counts: &Option<v1::FaceCounts>| counts.as_ref().map(|counts| counts.faces);
+        assert_eq!((line.name.as_str(), people(&line.entered), people(&line.left)), ("a/b", Some(2), Some(1)));
+    }
+}
