@@ -139,11 +139,14 @@ pub fn max_memory_bytes(settings: &HistorySettings) -> u64 {
     caches + connections + KNOWN_BYTES + store::INDEX_BYTES + settings.max_waiting_bytes as u64 + readers * answer
 }
 
+/// Says how many bytes of the file system of a folder are free.
+pub type FreeBytes = Arc<dyn Fn(&Path) -> std::io::Result<u64> + Send + Sync>;
+
 /// What the history asks of its surroundings: a test answers for them.
 #[derive(Clone)]
 pub struct Surroundings {
     /// Free bytes of the file system of a folder.
-    pub free_bytes: Arc<dyn Fn(&Path) -> std::io::Result<u64> + Send + Sync>,
+    pub free_bytes: FreeBytes,
     /// Wall clock, ms since the Unix epoch. Decides about age alone.
     pub now_unix_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
 }

@@ -21,8 +21,8 @@ pub struct Followed {
     pub frames: Vec<Boxes>,
     /// Every track that was a visit, as it ended.
     pub visits: Vec<Ended>,
-    /// Time the tracker took, all frames together.
-    pub took: Duration,
+    /// Time the tracker took for each frame.
+    pub times: Vec<Duration>,
 }
 
 /// Runs the tracker on a scene.
@@ -33,7 +33,7 @@ pub fn follow(scene: &Scene, settings: TrackSettings) -> Followed {
         end = start + frame.at;
         let began = Instant::now();
         let tracks = tracker.frame(end, scene.size, &frame.faces);
-        followed.took += began.elapsed();
+        followed.times.push(began.elapsed());
         followed.visits.extend(tracks.ended.into_iter().filter(|track| track.confirmed));
         let seen = frame.faces.iter().zip(&tracks.faces);
         let visits =

@@ -61,6 +61,11 @@ impl Known {
         self.newest.values().map(|key| key.at_ms()).max()
     }
 
+    /// Counters that have a number, and one more that may get one.
+    pub fn counters(&self) -> u64 {
+        self.counters.len() as u64 + 1
+    }
+
     /// Whether a result of this time is later than all of its camera.
     pub fn appends(&self, camera: &CameraId, at_ms: i64) -> bool {
         let newest = self.cameras.get(camera).and_then(|number| self.newest.get(number));

@@ -97,13 +97,23 @@ pub fn open_for_writing(file: &Path) -> Result<(Connection, Lock), OpenError> {
     look_at_header(file)?;
     let disk = |found: std::io::Error| OpenError::Disk { file: file.into(), found: found.to_string() };
     // Made by us, so that only its owner may read it; the log inherits that.
+    let made = !file.exists();
     OpenOptions::new().append(true).create(true).mode(0o600).open(file).map_err(disk)?;
+    if made {
+        sync_folder(file).map_err(disk)?;
+    }
     let connection = open_checked(file).map_err(|error| match error {
         Fault::Sqlite(error) if is_damage(&error) => OpenError::Damaged { file: file.into(), found: error.to_string() },
         Fault::Sqlite(error) => OpenError::Disk { file: file.into(), found: error.to_string() },
         Fault::Refused(error) => error,
     })?;
     Ok((connection, lock))
+}
+
+/// Makes the name of `file` durable.
+pub fn sync_folder(file: &Path) -> std::io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(folder)?.sync_all()
 }
 
 /// Takes the lock of `file`.

@@ -120,7 +120,8 @@ impl Ages {
             if found.is_some_and(|(best, ..)| best.rank() < table.rank()) {
                 break;
             }
-            let oldest = self.find_oldest(connection, table, &mut usize::MAX.clone())?;
+            let mut looks = usize::MAX;
+            let oldest = self.find_oldest(connection, table, &mut looks)?;
             if let Some((camera, at_ms)) = oldest
                 && found.is_none_or(|(.., best_ms)| at_ms < best_ms)
             {

@@ -95,7 +95,7 @@ impl Queue {
     /// heeds, and appends what is there to `batch`. False when this is the end.
     pub fn take(&self, batch: &mut VecDeque<Record>, until: Instant, heed_hurry: bool) -> bool {
         let mut waiting = self.waiting();
-        while !(waiting.hurry && heed_hurry) && !waiting.closed {
+        while !(waiting.closed || waiting.hurry && heed_hurry) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -122,6 +122,11 @@ impl Queue {
         let mut waiting = self.waiting();
         (waiting.closed, waiting.finished) = (true, true);
         self.changed.notify_all();
+    }
+
+    /// Whether it takes records.
+    pub fn is_open(&self) -> bool {
+        !self.waiting().closed
     }
 
     /// Takes nothing more; the writer writes what waits and ends.

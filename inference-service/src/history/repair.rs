@@ -7,19 +7,21 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-use rusqlite::types::Value;
-use rusqlite::{Connection, params_from_iter};
+
+mod copy;
+mod salvage;
+
+use copy::{copy_table, salvage_results};
 
 use super::key::Key;
 use super::lock::beside;
-use super::open::{OpenError, lock, missing_object};
+use super::open::{OpenError, lock, missing_object, sync_folder};
 use super::schema::{APPLICATION_ID, PAGE_BYTES, VERSION, connect, create, pragma};
 
 /// Most findings that are listed.
 const MAX_FINDINGS: usize = 100;
-/// Rows copied in one transaction.
-const COPY_ROWS: u64 = 50_000;
 /// Tables with their columns, key first.
 const TABLES: [(&str, &str); 10] = [
     ("cameras", "id, name"),
@@ -52,7 +54,8 @@ pub struct RepairedTable {
     pub saved: u64,
     /// Rows that could be read and make no sense.
     pub refused: u64,
-    /// Stretches that could not be read, as the keys around them; at most 100.
+    /// Stretches that could not be read in order, as the keys around them; at
+    /// most 100. Results of them that were found all the same are in `saved`.
     pub gaps: Vec<Gap>,
 }
 
@@ -81,7 +84,7 @@ impl fmt::Display for Repaired {
             if table.refused > 0 {
                 write!(f, ", {} without sense left out", table.refused)?;
             }
-            writeln!(f, "{}", if table.gaps.is_empty() { "" } else { ", not readable:" })?;
+            writeln!(f, "{}", if table.gaps.is_empty() { "" } else { ", not all of these stretches:" })?;
             for gap in &table.gaps {
                 let show = |key: Option<i64>, open: &str| match key.map(Key) {
                     None => open.to_owned(),
@@ -95,6 +98,10 @@ impl fmt::Display for Repaired {
         }
         write!(f, "the damaged file is kept as {}", self.damaged.display())
     }
+}
+
+fn other(text: String) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(text.into())
 }
 
 fn disk(file: &Path, error: impl fmt::Display) -> OpenError {
@@ -162,44 +169,62 @@ pub fn repair(file: &Path) -> Result<Repaired, OpenError> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new_file).map_err(failed)?;
     let mut new = connect(&new_file).map_err(|error| disk(&new_file, error))?;
     new.execute_batch("PRAGMA synchronous=OFF").map_err(|error| disk(&new_file, error))?;
-    create(&mut new).map_err(|error| disk(&new_file, error))?;
+    create(&mut new).and_then(|()| checkpoint(&new)).map_err(|error| disk(&new_file, error))?;
 
     // The damaged file is moved first and read there: where its header must be
     // mended, that happens to a copy.
-    let damaged = move_away(file).map_err(failed)?;
-    let tables = read_damaged(&damaged, &new_file)
-        .and_then(|(old, copy)| {
-            let tables = TABLES.map(|(name, columns)| copy_table(&old, &mut new, name, columns));
-            drop(old);
-            if let Some(copy) = copy {
-                let _ = std::fs::remove_file(copy);
-            }
-            tables.into_iter().collect::<rusqlite::Result<Vec<_>>>()
-        })
-        .and_then(|tables| name_lost(&new).map(|()| tables))
-        .and_then(|tables| finish(new).map(|()| tables))
-        .map_err(|error| {
-            disk(file, format!("{error}; nothing is lost: the damaged file is now {}", damaged.display()))
-        })?;
+    let damaged = numbered(file).map_err(failed)?;
+    rename(file, &damaged).map_err(failed)?;
+    let tables = copy(&damaged, &new_file, new);
+    let saved = tables.iter().flatten().map(|table| table.saved).sum::<u64>();
+    let tables = match tables {
+        Ok(tables) if saved > 0 => tables,
+        other => {
+            rename(&damaged, file).and_then(|()| std::fs::remove_file(&new_file)).map_err(failed)?;
+            let reason = other.map_or_else(|error| error.to_string(), |_| "it has no rows".into());
+            return Err(disk(file, format!("nothing of a history can be read in it ({reason}); it was left as it is")));
+        }
+    };
     std::fs::File::open(&new_file).and_then(|new| new.sync_all()).map_err(failed)?;
     std::fs::rename(&new_file, file).map_err(failed)?;
-    if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
-    }
+    sync_folder(file).map_err(failed)?;
     Ok(Repaired { tables, damaged })
 }
 
-/// Renames a store and its log to the first free `.damaged-N`.
-fn move_away(file: &Path) -> std::io::Result<PathBuf> {
-    let free = (1_u32..).map(|number| beside(file, &format!(".damaged-{number}"))).find(|path| !path.exists());
-    let Some(to) = free else { return Err(std::io::ErrorKind::AlreadyExists.into()) };
-    let log = beside(file, "-wal");
+/// The first free `.damaged-N`.
+fn numbered(file: &Path) -> std::io::Result<PathBuf> {
+    let mut names = (1_u32..10_000).map(|number| beside(file, &format!(".damaged-{number}")));
+    names.find(|path| !path.exists()).ok_or_else(|| std::io::ErrorKind::AlreadyExists.into())
+}
+
+/// Renames a store and its log: SQLite would apply a log that stays behind to
+/// whatever has the name.
+fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
+    let log = beside(from, "-wal");
     if log.exists() {
-        std::fs::rename(log, beside(&to, "-wal"))?;
+        std::fs::rename(log, beside(to, "-wal"))?;
     }
-    let _ = std::fs::remove_file(beside(file, "-shm"));
-    std::fs::rename(file, &to)?;
-    Ok(to)
+    let _ = std::fs::remove_file(beside(from, "-shm"));
+    std::fs::rename(from, to)
+}
+
+/// Copies all readable rows of `damaged` into the new store.
+fn copy(damaged: &Path, new_file: &Path, mut new: Connection) -> rusqlite::Result<Vec<RepairedTable>> {
+    let (old, mended) = read_damaged(damaged, new_file)?;
+    let tables = TABLES.map(|(name, columns)| copy_table(&old, &mut new, name, columns));
+    drop(old);
+    if let Some(mended) = mended {
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(beside(&mended, suffix));
+        }
+    }
+    let mut tables = tables.into_iter().collect::<rusqlite::Result<Vec<_>>>()?;
+    for table in tables.iter_mut().filter(|table| table.name == "results" && !table.gaps.is_empty()) {
+        table.saved += salvage_results(damaged, &mut new, &table.gaps)?;
+    }
+    name_lost(&new)?;
+    finish(new)?;
+    Ok(tables)
 }
 
 /// Opens the damaged file; a copy with the first page of `new_file` where its
@@ -212,7 +237,7 @@ fn read_damaged(damaged: &Path, new_file: &Path) -> rusqlite::Result<(Connection
         old.execute_batch("PRAGMA cell_size_check=OFF")?;
         match missing_object(&old)? {
             None => Ok(old),
-            Some(_) => Err(rusqlite::Error::QueryReturnedNoRows),
+            Some(name) => Err(other(format!("{name} is missing"))),
         }
     };
     if let Ok(old) = open(damaged) {
@@ -238,118 +263,6 @@ fn read_damaged(damaged: &Path, new_file: &Path) -> rusqlite::Result<(Connection
     }
 }
 
-fn copy_table(
-    old: &Connection,
-    new: &mut Connection,
-    name: &'static str,
-    columns: &str,
-) -> rusqlite::Result<RepairedTable> {
-    let mut table = RepairedTable { name, saved: 0, refused: 0, gaps: Vec::new() };
-    let count = columns.split(',').count();
-    let places = vec!["?"; count].join(", ");
-    let insert = format!("INSERT INTO {name}({columns}) VALUES({places})");
-    // By the rows themselves: an index may be damaged too.
-    let select = format!("SELECT {columns} FROM {name} NOT INDEXED WHERE rowid >= ? ORDER BY rowid");
-    let mut next = Some(i64::MIN);
-    let mut last = None;
-    while let Some(from) = next {
-        let transaction = new.transaction()?;
-        let (read, copied) = {
-            let mut statement = transaction.prepare_cached(&insert)?;
-            let mut copied = 0;
-            let read = read_from(old, &select, from, count, |values| {
-                let Some(Value::Integer(key)) = values.first() else { return Ok(false) };
-                last = Some(*key);
-                // STRICT and NOT NULL refuse what is not what it should be.
-                match statement.execute(params_from_iter(values)) {
-                    Ok(_) => table.saved += 1,
-                    Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
-                        table.refused += 1;
-                    }
-                    Err(error) => return Err(error),
-                }
-                copied += 1;
-                Ok(copied < COPY_ROWS)
-            });
-            (read, copied)
-        };
-        transaction.commit()?;
-        let behind = last.map_or(Some(from), |last| last.checked_add(1));
-        next = match read {
-            Read::Failed(error) => return Err(error),
-            Read::Stopped => behind,
-            Read::End => None,
-            Read::Damaged => {
-                let found = behind.and_then(|behind| readable_from(old, name, behind));
-                if table.gaps.len() < MAX_FINDINGS {
-                    table.gaps.push(Gap { after: last, before: found });
-                }
-                found
-            }
-        };
-        // What is read twice at one place would be read for ever.
-        if copied == 0 && next == Some(from) {
-            break;
-        }
-    }
-    Ok(table)
-}
-
-enum Read {
-    /// No more rows.
-    End,
-    /// The rows were enough.
-    Stopped,
-    /// The next row cannot be read.
-    Damaged,
-    /// The new file cannot be written.
-    Failed(rusqlite::Error),
-}
-
-fn read_from(
-    old: &Connection,
-    select: &str,
-    from: i64,
-    count: usize,
-    mut row: impl FnMut(Vec<Value>) -> rusqlite::Result<bool>,
-) -> Read {
-    let Ok(mut statement) = old.prepare_cached(select) else { return Read::Damaged };
-    let Ok(mut rows) = statement.query([from]) else { return Read::Damaged };
-    loop {
-        let values = match rows.next() {
-            Ok(Some(found)) => (0..count).map(|column| found.get(column)).collect::<rusqlite::Result<Vec<Value>>>(),
-            Ok(None) => return Read::End,
-            Err(_) => return Read::Damaged,
-        };
-        match values.map(&mut row) {
-            Ok(Ok(true)) => (),
-            Ok(Ok(false)) => return Read::Stopped,
-            Ok(Err(error)) => return Read::Failed(error),
-            Err(_) => return Read::Damaged,
-        }
-    }
-}
-
-/// The first key from `from` on behind a damaged stretch: steps that double
-/// until something can be read, then halves back.
-fn readable_from(old: &Connection, name: &str, from: i64) -> Option<i64> {
-    let sql = format!("SELECT rowid FROM {name} NOT INDEXED WHERE rowid >= ? ORDER BY rowid LIMIT 1");
-    let first = |from: i64| -> Option<i64> { old.prepare_cached(&sql).ok()?.query_row([from], |row| row.get(0)).ok() };
-    let (mut bad, mut step) = (from, 1_i64);
-    let mut good = loop {
-        let at = bad.checked_add(step)?;
-        if first(at).is_some() {
-            break at;
-        }
-        (bad, step) = (at, step.checked_mul(2)?);
-    };
-    while good - bad > 1 {
-        let middle = bad + (good - bad) / 2;
-        if first(middle).is_some() { good = middle } else { bad = middle }
-    }
-    first(good)
-}
-
 /// Gives cameras and counters whose names are lost new ones.
 fn name_lost(new: &Connection) -> rusqlite::Result<()> {
     for (name, table, shift, mask) in [
@@ -369,12 +282,16 @@ fn name_lost(new: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+fn checkpoint(new: &Connection) -> rusqlite::Result<()> {
+    new.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+}
+
 /// Looks whether the new file is whole, and leaves it without a log.
 fn finish(new: Connection) -> rusqlite::Result<()> {
-    new.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    checkpoint(&new)?;
     let text: String = new.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if text != "ok" {
-        return Err(rusqlite::Error::InvalidPath(text.into()));
+        return Err(other(text));
     }
     new.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     new.close().map_err(|(_, error)| error)

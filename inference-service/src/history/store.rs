@@ -75,7 +75,7 @@ pub enum StoreError {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
     /// The log cannot be emptied.
-    #[error("another program reads the file and keeps its log from being emptied")]
+    #[error("the file is being read, which keeps its log from being emptied; does another program have it open?")]
     LogHeld,
 }
 
@@ -124,6 +124,12 @@ impl Store {
     #[cfg(test)]
     pub(super) fn fail_commits(&mut self, fail: bool) {
         self.connection.commit_hook(fail.then_some(|| true)).expect("set");
+    }
+
+    /// A main file of so many pages, to be filled quickly.
+    #[cfg(test)]
+    pub(super) fn set_main_pages(&mut self, pages: u64) {
+        self.bounds.main = pages;
     }
 
     /// Lower bound of the time of the oldest result and time of the newest, ms.
@@ -222,6 +228,9 @@ impl Store {
     fn fitting(&self, batch: &VecDeque<Record>) -> (usize, u64) {
         let most_bytes = self.bounds.transaction / 3 * PAGE_BYTES;
         let mut touched: HashSet<(RecordKind, &CameraId, i64)> = HashSet::new();
+        // Counts of one minute lie within so many pages, minutes of one hour too.
+        let span_bytes = 60 * ROW_BYTES * self.known.counters();
+        let apart = if span_bytes > 16 * PAGE_BYTES { [1, 60, 3_600] } else { [60, 3_600, 86_400] };
         let (mut count, mut bytes) = (0, 0);
         for record in batch {
             let row_bytes = ROW_PAGES * PAGE_BYTES;
@@ -233,8 +242,10 @@ impl Store {
                     2 * (body.len() as u64 + ROW_BYTES) + if appended { 0 } else { row_bytes }
                 }
                 Record::Count { camera, at_unix_s, .. } => {
-                    let first = touched.insert((RecordKind::Count, camera, *at_unix_s));
-                    if first { 3 * row_bytes } else { 3 * ROW_BYTES }
+                    let places = (0..).zip(apart).map(|(level, apart)| at_unix_s / apart * 3 + level);
+                    let first = places.filter(|&place| touched.insert((RecordKind::Count, camera, place)));
+                    let first = first.count() as u64;
+                    first * (row_bytes + span_bytes.min(16 * PAGE_BYTES)) + 6 * ROW_BYTES
                 }
                 Record::Covered { camera, from_unix_s, to_unix_s } => {
                     // Minutes of one camera lie side by side.
@@ -265,7 +276,9 @@ impl Store {
         }
         let must = pages > self.bounds.log_soft + self.bounds.transaction;
         let patience = if must { QUERY_PATIENCE } else { Duration::ZERO };
-        let Some(_alone) = readers.bar(patience, must) else { return Ok(()) };
+        let Some(_alone) = readers.bar(patience, must) else {
+            return if must { Err(StoreError::LogHeld) } else { Ok(()) };
+        };
         self.checkpoint()?;
         if self.log_pages() > self.bounds.log_soft + self.bounds.transaction {
             return Err(StoreError::LogHeld);

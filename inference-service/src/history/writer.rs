@@ -98,7 +98,7 @@ impl Writer {
                     }
                     let more = done.more;
                     self.note(done, started.elapsed());
-                    if self.batch.is_empty() && !more {
+                    if self.batch.is_empty() && !(more && self.shared.queue.is_open()) {
                         break;
                     }
                 }
@@ -183,7 +183,7 @@ impl Writer {
             tracing::error!(error = text, "the history could not be written; trying again");
         }
         self.shared.tally.seen().paused = Some(Pause::Failing(text));
-        if self.attempts % MAX_ATTEMPTS == 0 {
+        if self.attempts.is_multiple_of(MAX_ATTEMPTS) {
             self.drop_batch(DropReason::Failed);
         }
     }

@@ -229,7 +229,7 @@ impl Incidents {
                     && now.saturating_duration_since(one.began) >= Duration::from_secs(self.config.seconds(*kind))
             })
             .collect();
-        due.sort_by(|(a, _), (b, _)| a.cmp(b));
+        due.sort_by(|one, other| one.0.cmp(other.0));
         for ((camera, kind), one) in due {
             state.last_id += 1;
             let incident = Incident {

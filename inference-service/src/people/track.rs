@@ -1,8 +1,8 @@
 //! The same face followed through the frames of one camera.
 //!
 //! In reading order: what comes out ([`FrameTracks`], [`Ended`]), the
-//! [`Tracker`], then its parts: [`sight`] (a face, checked and in shares of the
-//! picture), [`motion`] (where a face will be), [`assign`] (who is who).
+//! [`Tracker`], then its parts: `sight` (a face, checked and in shares of the
+//! picture), `motion` (where a face will be), `assign` (who is who).
 //!
 //! Holds no async, no I/O, no clock, no picture; knows neither cameras nor
 //! results. All state is bounded by [`TrackSettings`]: [`Tracker::max_bytes`].
@@ -21,7 +21,7 @@
 //! [`MIN_FPS`] frames a second nothing tells where such a face went, and the
 //! tracker does not guess: faces that stay in place are followed and counted,
 //! those that walk by begin a track in each frame that is never confirmed.
-//! Visits are then too few, not invented. When frames are farther apart than
+//! Visits are then mostly too few. When frames are farther apart than
 //! [`TrackSettings::lost_after`], no face is followed at all.
 
 use std::time::{Duration, Instant};
@@ -129,20 +129,15 @@ pub struct Ended {
 }
 
 /// Logarithm of how many faces that are no known track's are expected in a
-/// frame, per picture and per unit of the logarithms of width and height: where
-/// people come in, at the border, and elsewhere. A face that turns up in the
-/// middle was mostly hidden before.
-const LN_STRANGERS_BORDER: f64 = 1.0;
-const LN_STRANGERS_INSIDE: f64 = -1.0;
-/// The border: so many face sizes from the edge to the centre.
-const BORDER_FACES: f64 = 1.5;
+/// frame, per picture and per unit of the logarithms of width and height.
+const LN_STRANGERS: f64 = 0.0;
 /// What a visit that is not seen costs: logarithm of the odds that the
 /// detector finds a face that is there. Visits come before tracks that may be
 /// flicker.
 const SEEN_ODDS: f64 = 2.0;
 /// By how much these odds fall per second out of sight: who is hidden comes
 /// back soon or has left.
-const GONE_PER_S: f64 = 1.0;
+const GONE_PER_S: f64 = 0.7;
 /// By how much they fall where the picture ends.
 const LEFT_ODDS: f64 = 2.0;
 /// Difference of two shapes (root of the mean square, in box sizes) that says
@@ -330,7 +325,7 @@ impl Tracker {
             for (column, sight) in self.sights.iter().enumerate() {
                 let Some(sight) = sight else { continue };
                 let Some(likelihood) = forecast.likelihood(&sight.seen) else { continue };
-                let gain = likelihood - ln_strangers(sight) + known + track.shape_gain(sight, now);
+                let gain = likelihood - LN_STRANGERS + known + track.shape_gain(sight, now);
                 self.assignment.allow(row, column, gain as f32);
             }
         }
@@ -411,10 +406,6 @@ impl Tracker {
             self.tracks.push(track);
         }
     }
-}
-
-fn ln_strangers(sight: &Sight) -> f64 {
-    if sight.spot.is_at_border(BORDER_FACES) { LN_STRANGERS_BORDER } else { LN_STRANGERS_INSIDE }
 }
 
 fn needed_evidence(confirm_frames: u32) -> f64 {

@@ -30,17 +30,18 @@ const RHO: f64 = 0.4;
 const FRESH_S: f64 = 0.5;
 /// One estimate says no more than 19 to 1, whatever it claims: ln(19).
 const MAX_LOG_ODDS: f64 = 2.944;
-/// Least weight of all estimates before a gender is named: two good frames.
-const MIN_WEIGHT: f64 = 0.8;
+/// Least weight of all estimates before a gender is named: one frame, however
+/// good, never does.
+const MIN_WEIGHT: f64 = 1.0;
 /// A named gender stays until its log-odds fall below this share of those at
 /// which it was named.
 const STAY_SHARE: f64 = 0.4;
 
-/// A face of this size is worth half of a large one: the classifier's own input
-/// is 64 px or more, of which half are then made up.
-const HALF_WORTH_PX: f32 = 32.0;
+/// A face of this size is worth half of a large one: half of the 48 px that
+/// the classifier looks at are made up then.
+const HALF_WORTH_PX: f32 = 24.0;
 /// Worth of a face seen from the side.
-const PROFILE_WORTH: f32 = 0.15;
+const PROFILE_WORTH: f32 = 0.3;
 /// Worth of a face without landmarks, which may be turned any way.
 const UNKNOWN_POSE_WORTH: f32 = 0.7;
 

@@ -60,8 +60,7 @@ fn best_of_wide(rows: usize, columns: usize, gain: &dyn Fn(usize, usize) -> f64)
         }
     }
     let mut by_row = vec![None; rows];
-    for column in 1..=columns {
-        let row = row_of[column];
+    for (column, row) in row_of.into_iter().enumerate().skip(1) {
         if row != 0 && gain(row - 1, column - 1) > 0.0 {
             by_row[row - 1] = Some(column - 1);
         }

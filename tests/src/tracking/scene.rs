@@ -2,8 +2,8 @@
 //! detector sees them as detectors do. Deterministic by seed; the walks of a
 //! seed are the same at every frame rate.
 //!
-//! In reading order: what a scene is (here), how people walk ([`walk`]), what of
-//! them can be seen ([`view`]), what the detector makes of it ([`detector`]).
+//! In reading order: what a scene is (here), how people walk (`walk`), what of
+//! them can be seen (`view`), what the detector makes of it (`detector`).
 //! Knows nothing of the tracker, least of all its constants.
 
 mod detector;

@@ -260,7 +260,7 @@ pub struct Score {
     pub gender_wrong: f64,
     /// Counted visits whose gender stayed unknown.
     pub gender_unknown: f64,
-    /// Mean time of the tracker per frame, in microseconds.
+    /// Median time of the tracker per frame, in microseconds.
     pub frame_us: f64,
 }
 
@@ -291,7 +291,7 @@ impl Score {
             } += 1.0;
         }
         score.extra = score.counted - identities.len() as f64;
-        score.frame_us = followed.took.as_secs_f64() * 1e6 / scene.frames.len().max(1) as f64;
+        score.frame_us = median(followed.times.iter().map(|time| time.as_secs_f64() * 1e6));
         score
     }
 

@@ -60,7 +60,9 @@ fn several_times_the_cap() {
 #[test]
 fn seconds_before_minutes_before_hours() {
     let mut stage = Stage::new(MIN_BYTES);
-    for turn in 0..130 {
+    stage.writer.store.set_main_pages(500);
+    let turns = 40;
+    for turn in 0..turns {
         for number in 0..1_500 {
             let name = format!("cam-{}", number % 10);
             stage.offer(count(&name, DAY_S + turn * 150 + number / 10, &format!("c{}", number % 3), [1, 1, 0]));
@@ -78,14 +80,14 @@ fn seconds_before_minutes_before_hours() {
     assert_eq!(stage.counts(&["cam-1"], DAY_S, DAY_S + 3600, 60).complete_from_unix_s, 0);
     let hours = stage.counts(&["cam-1"], DAY_S, DAY_S + 6 * 3600, 3600);
     let total: i64 = hours.buckets.iter().flat_map(|bucket| &bucket.counts).map(|(_, count)| count.female).sum();
-    assert_eq!((hours.complete_from_unix_s, total), (0, 130 * 300));
+    assert_eq!((hours.complete_from_unix_s, total), (0, turns * 300));
 }
 
 /// A thousand cameras change a thousand places in one turn.
 #[test]
 fn many_cameras_at_once() {
     let mut stage = Stage::new(MIN_BYTES);
-    for turn in 0..40 {
+    for turn in 0..10 {
         for number in 0..1_000 {
             let name = format!("cam-{number}");
             stage.offer(result(&name, DAY_MS + turn * 61_000, 0, &[3; 300]));
@@ -133,7 +135,7 @@ fn readers_do_not_hold_the_log() {
 fn a_lowered_cap_shrinks_the_file() {
     let mut stage = Stage::new(4 * MIN_BYTES);
     let mut at_ms = DAY_MS;
-    while file_bytes(&stage) < 3 * MIN_BYTES {
+    while file_bytes(&stage) < 2 * MIN_BYTES {
         for number in 0..2_000 {
             at_ms += 100;
             stage.offer(result("a", at_ms, number, &[1; 500]));
@@ -153,7 +155,7 @@ fn a_lowered_cap_shrinks_the_file() {
         turns += 1;
         assert!(turns < 1_000, "{} bytes", file_bytes(&stage));
     }
-    assert_eq!(stage.results("a").last().map(|last| last.at_unix_ms), Some(at_ms), "the newest are kept");
+    assert_eq!(stage.page("a", at_ms - 100_000, i64::MAX, None, 9_999).results.len(), 1_001, "the newest are kept");
 }
 
 #[test]
@@ -171,7 +173,7 @@ fn ages_end() {
     stage.now_ms.store(DAY_MS + 30 * day * 1000 + 50_000, Relaxed);
     let state = stage.turn();
     assert_eq!((rows(&stage, "results"), state.pruned_rows), (50, 50));
-    assert_eq!(state.oldest_result_unix_ms, Some(DAY_MS + 49_000), "a lower bound");
+    assert_eq!(state.oldest_result_unix_ms, Some(DAY_MS + 50_000));
     stage.offer(result("a", DAY_MS + 49_999, 0, b"too old")).offer(result("a", DAY_MS + 50_000, 0, b"just right"));
     assert_eq!(stage.turn().dropped[0][DropReason::TooOld as usize], 1);
     assert_eq!((rows(&stage, "results"), rows(&stage, "counts_second")), (51, 100));

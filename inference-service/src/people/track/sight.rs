@@ -47,13 +47,6 @@ impl Spot {
         (0.0..=1.0).contains(&self.x) && (0.0..=1.0).contains(&self.y)
     }
 
-    /// Whether the centre lies within so many of its own sizes from an edge of
-    /// the picture.
-    pub fn is_at_border(&self, sizes: f64) -> bool {
-        let near = |centre: f64, size: f64| centre < sizes * size || centre > 1.0 - sizes * size;
-        near(self.x, self.width) || near(self.y, self.height)
-    }
-
     /// The centre in pixels of a picture.
     pub fn centre(&self, size: PictureSize) -> Point {
         Point { x: (self.x * f64::from(size.width_px)) as f32, y: (self.y * f64::from(size.height_px)) as f32 }

@@ -57,16 +57,17 @@ impl View {
     /// Looks at everyone.
     pub fn new(people: &[Person]) -> Self {
         let ticks = people.iter().map(|person| person.first_tick + person.heads.len()).max().unwrap_or(0);
-        let mut seen = vec![vec![None; ticks]; people.len()];
+        let mut seen = vec![Vec::with_capacity(ticks); people.len()];
         for tick in 0..ticks {
             let mut here: Vec<_> = people
                 .iter()
                 .enumerate()
                 .filter_map(|(number, person)| {
                     let head = person.heads.get(tick.checked_sub(person.first_tick)?)?;
-                    (head.z > 0.25).then(|| (number, person, head))
+                    (head.z > 0.25).then_some((number, person, head))
                 })
                 .collect();
+            seen.iter_mut().for_each(|seen| seen.push(None));
             here.sort_by(|a, b| a.2.z.total_cmp(&b.2.z));
             let mut nearer: Vec<Bounds> = Vec::new();
             for (number, person, head) in here {
