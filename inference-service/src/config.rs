@@ -171,7 +171,9 @@ impl HistoryConfig {
     /// Where and how history is kept; `None`: it is not.
     pub fn settings(&self) -> Option<HistorySettings> {
         let days = |days: u64| Duration::from_secs(days * 24 * 3600);
-        let folder = std::env::var_os("STATE_DIRECTORY").map(PathBuf::from).unwrap_or_default();
+        // Several folders are separated by colons (systemd.exec, "STATE_DIRECTORY").
+        let folders = std::env::var("STATE_DIRECTORY").unwrap_or_default();
+        let folder = Path::new(folders.split(':').next().unwrap_or_default());
         (!self.file.as_os_str().is_empty()).then(|| HistorySettings {
             max_bytes: self.max_bytes,
             max_age_results: days(self.result_days),

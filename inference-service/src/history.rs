@@ -1,13 +1,13 @@
 //! The history: results, counts, covered time and incidents in one SQLite
 //! file, and never a picture.
 //!
-//! One thread writes ([`writer`]); everyone else offers records, which never
+//! One thread writes (`writer`); everyone else offers records, which never
 //! waits, and asks bounded questions. The file is bounded by age and by bytes
-//! ([`store`], [`prune`]), and what is acknowledged survives the process. In
-//! reading order: what comes in ([`record`], [`queue`]), how it is laid out
-//! ([`key`], [`schema`]), how it is written ([`writer`], [`store`],
-//! [`insert`], [`prune`]), how it is read ([`readers`], [`query`],
-//! [`counts`]), and what may go wrong ([`open`], [`lock`], [`disk`],
+//! (`store`, `prune`), and what is acknowledged survives the process. In
+//! reading order: what comes in ([`record`], `queue`), how it is laid out
+//! ([`key`], `schema`), how it is written (`writer`, `store`,
+//! `insert`, `prune`), how it is read (`readers`, [`query`],
+//! [`counts`]), and what may go wrong ([`open`], `lock`, [`disk`],
 //! [`repair`], [`state`]).
 
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! People: the faces of one camera followed from frame to frame, and counted.
 //!
 //! In reading order: what an operator sets ([`config`]), the same face in many
-//! frames ([`track`]), its gender over all of them ([`vote`]), counts
-//! ([`count`], at lines and zones [`crossing`]), for which time they hold
+//! frames ([`track`]), its gender over all of them (`vote`), counts
+//! ([`count`], at lines and zones `crossing`), for which time they hold
 //! ([`coverage`]). Beside them states of a camera that a person should know
 //! of: what its picture looks like ([`picture`]), and [`incidents`].
 //!

@@ -188,7 +188,7 @@ fn open_checked(file: &Path) -> Result<Connection, Fault> {
     Ok(connection)
 }
 
-/// The first table or index that is not as [`OBJECTS`] has it.
+/// The first table or index that is not as `OBJECTS` has it.
 pub fn missing_object(connection: &Connection) -> rusqlite::Result<Option<&'static str>> {
     let mut statement = connection.prepare("SELECT sql FROM sqlite_schema WHERE name = ?")?;
     for (name, sql) in OBJECTS {

@@ -252,7 +252,8 @@ impl Incidents {
             state.ring.push_back(incident.clone());
             state.changes += 1;
         }
-        self.changed.send_replace(state.changes);
+        let changes = state.changes;
+        self.changed.send_if_modified(|last| std::mem::replace(last, changes) != changes);
         changed
     }
 

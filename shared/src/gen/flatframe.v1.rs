@@ -921,7 +921,7 @@ pub struct CrossingCounts {
     /// Visits that crossed the line from its right to its left, or left the zone.
     #[prost(message, optional, tag = "4")]
     pub left: ::core::option::Option<FaceCounts>,
-    /// Line: entered less left since the last reset, in people; may be negative
+    /// Line: entered less left since it was set last, in people; may be negative
     /// when people were missed. Zone: visits inside now.
     #[prost(int64, tag = "5")]
     pub occupancy: i64,
@@ -1220,7 +1220,7 @@ pub struct GetSnapshotResponse {
     #[prost(int64, tag = "5")]
     pub observed_unix_us: i64,
 }
-/// Sets how many people are inside.
+/// Sets how many people are beyond a line.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResetOccupancyRequest {
     /// Id of the camera.
@@ -1229,7 +1229,7 @@ pub struct ResetOccupancyRequest {
     /// Name of the line.
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
-    /// The number of people that are inside now.
+    /// Number of people that are beyond the line now.
     #[prost(int64, tag = "3")]
     pub occupancy: i64,
 }
@@ -1678,8 +1678,8 @@ pub mod result_service_client {
                 .insert(GrpcMethod::new("flatframe.v1.ResultService", "GetSnapshot"));
             self.inner.unary(req, path, codec).await
         }
-        /// Sets the number of people that are inside a line's far side, for example
-        /// to 0 when a bus is empty.
+        /// Sets how many people are beyond a line, for example to 0 when a bus is
+        /// empty.
         ///
         /// Errors: INVALID_ARGUMENT (bad camera id), NOT_FOUND (no such camera or
         /// line).
@@ -1819,8 +1819,8 @@ pub mod result_service_server {
             tonic::Response<super::GetSnapshotResponse>,
             tonic::Status,
         >;
-        /// Sets the number of people that are inside a line's far side, for example
-        /// to 0 when a bus is empty.
+        /// Sets how many people are beyond a line, for example to 0 when a bus is
+        /// empty.
         ///
         /// Errors: INVALID_ARGUMENT (bad camera id), NOT_FOUND (no such camera or
         /// line).
