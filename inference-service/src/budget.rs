@@ -17,8 +17,8 @@ use crate::results::query::QUERY_BYTES;
 use crate::results::record::ResultRecord;
 use crate::results::snapshot::Painter;
 use crate::server::{
-    MAX_HEALTH_CHECKS, MAX_HEALTH_REQUEST_BYTES, MAX_HEALTH_WATCHES, MAX_QUERIES, MAX_REQUEST_BYTES, MAX_SMALL_CALLS,
-    MAX_SNAPSHOTS,
+    MAX_HEALTH_CHECKS, MAX_HEALTH_REQUEST_BYTES, MAX_HEALTH_WATCHES, MAX_INCIDENT_WATCHES, MAX_QUERIES,
+    MAX_REQUEST_BYTES, MAX_SMALL_CALLS, MAX_SNAPSHOTS,
 };
 use crate::vision::{Face, Look, VisionMemory};
 
@@ -41,8 +41,9 @@ const HEADER_FACTOR: u64 = 2;
 const CAMERA_BYTES: u64 = 4 << 10;
 /// State of one subscriber besides its queue: mostly the ids it watches.
 const SUBSCRIBER_BYTES: u64 = 32 << 10;
-/// One camera in the answer to `ListCameras`, or in the metrics.
-const CAMERA_INFO_BYTES: u64 = 1 << 10;
+/// One camera in the answer to `ListCameras`, or in the metrics, with its
+/// lines, zones and open incidents.
+const CAMERA_INFO_BYTES: u64 = 3 << 10;
 /// An admin connection with the metrics that are of no camera.
 const ADMIN_CONNECTION_BYTES: u64 = 64 << 10;
 /// A frame may keep the whole buffer that it was read into alive, and that
@@ -176,7 +177,7 @@ pub fn budget(config: &Config, vision: &VisionMemory) -> Budget {
 
     // Reading a request, and an answer that nobody reads; the largest answer
     // is the list of all cameras.
-    let small_calls = (limits.max_subscribers + MAX_SMALL_CALLS) as u64;
+    let small_calls = (limits.max_subscribers + MAX_SMALL_CALLS + MAX_INCIDENT_WATCHES) as u64;
     let per_small_call = MAX_REQUEST_BYTES as u64 * READ_BUFFER_FACTOR + headers + cameras * CAMERA_INFO_BYTES;
     budget.add(
         "client calls",

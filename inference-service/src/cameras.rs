@@ -93,6 +93,8 @@ struct CameraRecord {
     /// The picture of `latest`; the allocation is kept. Empty when pictures
     /// are not kept.
     latest_jpeg: Vec<u8>,
+    /// What makes it upright: the camera may be turned before it sends again.
+    latest_rotation: Rotation,
 }
 
 /// What a camera's sender last said of it.
@@ -177,6 +179,7 @@ impl Cameras {
             record.hello = hello.clone();
             record.pace = pace;
             record.reported = None;
+            lock(&camera.scene).picture.forget();
             return Ok((stream, outbound));
         }
         if state.cameras.len() >= self.max_cameras && !state.retire_one() {
@@ -202,6 +205,7 @@ impl Cameras {
                 analyzed: Rate::default(),
                 latest: None,
                 latest_jpeg: Vec::new(),
+                latest_rotation: hello.rotation,
             }),
         });
         let (stream, outbound) = link(camera.clone());
@@ -330,12 +334,12 @@ impl Camera {
 
     /// A frame was analysed: who is on it, and what the picture looks like.
     /// Frames come in order.
-    pub fn follow(&self, moment: Moment, analysis: &mut Analysis) -> Seen {
+    pub fn follow(&self, moment: Moment, now: Instant, analysis: &mut Analysis) -> Seen {
         let mut scene = lock(&self.scene);
         if let Some(look) = analysis.look.take() {
             scene.picture.frame(moment.at, *look);
         }
-        scene.people.frame(moment, analysis.size, &analysis.faces)
+        scene.people.frame(moment, now, analysis.size, &analysis.faces)
     }
 
     /// Ends the tracks that were lost by `now`.
@@ -353,9 +357,9 @@ impl Camera {
         lock(&self.scene).people.tracks()
     }
 
-    /// A result was published, and `jpeg` is its picture if pictures are kept.
-    /// Results come in order.
-    pub fn set_latest(&self, latest: Arc<ResultRecord>, jpeg: Option<&[u8]>, now: Instant) {
+    /// A result was published, and `jpeg` is its picture, made upright by
+    /// `rotation`, if pictures are kept. Results come in order.
+    pub fn set_latest(&self, latest: Arc<ResultRecord>, jpeg: Option<&[u8]>, rotation: Rotation, now: Instant) {
         let mut record = lock(&self.state);
         record.analyzed.count(now);
         record.latest = Some(latest);
@@ -363,6 +367,7 @@ impl Camera {
             record.latest_jpeg.clear();
             record.latest_jpeg.reserve_exact(jpeg.len());
             record.latest_jpeg.extend_from_slice(jpeg);
+            record.latest_rotation = rotation;
         }
     }
 
@@ -370,14 +375,14 @@ impl Camera {
     pub fn snapshot(&self) -> Option<Snapshot> {
         let record = lock(&self.state);
         let latest = record.latest.clone().filter(|_| !record.latest_jpeg.is_empty())?;
-        Some(Snapshot { jpeg: record.latest_jpeg.clone(), rotation: record.hello.rotation, record: latest })
+        Some(Snapshot { jpeg: record.latest_jpeg.clone(), rotation: record.latest_rotation, record: latest })
     }
 
     /// States of it that may be incidents, with their kind, for how long they
     /// last, and a text for people.
     pub fn conditions(&self, now: Instant) -> Vec<(IncidentKind, Duration, String)> {
         let mut found = Vec::new();
-        {
+        let is_live = {
             let record = lock(&self.state);
             let source = record.reported.as_ref().filter(|reported| reported.state != CameraState::Live);
             match (&record.stream, source) {
@@ -391,6 +396,11 @@ impl Camera {
                 }
                 (Some(_), None) => {}
             }
+            record.stream.is_some() && source.is_none()
+        };
+        // An old picture says nothing of what is now.
+        if !is_live {
+            return found;
         }
         let scene = lock(&self.scene);
         if let Some(since) = scene.picture.frozen_for(now) {

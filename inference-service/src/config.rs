@@ -155,7 +155,7 @@ pub struct HistoryConfig {
     /// Results are kept for so long, in days, 1 to 3660.
     pub result_days: u64,
     /// Counts and incidents are kept for so long, in days, `result_days` to
-    /// 36600.
+    /// 36500.
     pub count_days: u64,
     /// With less free space on the disk nothing is written, in bytes.
     pub min_free_bytes: u64,
@@ -186,7 +186,7 @@ impl HistoryConfig {
     fn check(&self) -> Result<(), ConfigError> {
         in_range("history.max_bytes", self.max_bytes, 16 << 20..=1 << 50)?;
         in_range("history.result_days", self.result_days, 1..=3660)?;
-        in_range("history.count_days", self.count_days, self.result_days..=36_600)
+        in_range("history.count_days", self.count_days, self.result_days..=36_500)
     }
 }
 

@@ -102,7 +102,10 @@ impl Collector for Sources {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_frames(&mut encoder)?;
         self.encode_load(&mut encoder)?;
-        self.encode_people(&mut encoder)?;
+        if !self.archive.wire.withholds_faces {
+            self.encode_people(&mut encoder)?;
+        }
+        self.encode_incidents(&mut encoder)?;
         self.encode_history(&mut encoder)?;
         metrics::memory(&mut encoder, &self.resources)
     }
@@ -159,6 +162,10 @@ impl Sources {
                 ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
             }
         }
+        Ok(())
+    }
+
+    fn encode_incidents(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut family = encoder.encode_descriptor("incidents_open", "Open incidents", None, MetricType::Gauge)?;
         for (kind, count) in self.incidents.open_by_kind() {
             ConstGauge::new(count as i64).encode(family.encode_family(&[("kind", kind.as_str())])?)?;

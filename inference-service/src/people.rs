@@ -34,7 +34,8 @@ pub struct People {
     counter: Counter,
     coverage: Coverage,
     lost_after: Duration,
-    last_frame: Option<Instant>,
+    /// When the last frame came, by the clock, however old it was.
+    last_came: Option<Instant>,
 }
 
 /// What one frame says of people.
@@ -64,18 +65,19 @@ impl People {
         Self {
             tracker: Tracker::new(settings),
             counter: Counter::new(camera, config),
-            coverage: Coverage::default(),
+            // Frames further apart follow nobody.
+            coverage: Coverage::new(settings.lost_after.min(coverage::LONGEST_GAP)),
             lost_after: settings.lost_after,
-            last_frame: None,
+            last_came: None,
         }
     }
 
-    /// Takes the faces of one frame; frames come in order.
-    pub fn frame(&mut self, moment: Moment, size: PictureSize, faces: &[Face]) -> Seen {
+    /// Takes the faces of one frame, which came `now`; frames come in order.
+    pub fn frame(&mut self, moment: Moment, now: Instant, size: PictureSize, faces: &[Face]) -> Seen {
         let found = self.tracker.frame(moment.at, size, faces);
         let mut changes = Vec::new();
         self.counter.frame(moment, size, &found, &mut changes);
-        self.last_frame = Some(moment.at);
+        self.last_came = Some(now);
         Seen {
             tracks: found.faces,
             counts: self.counter.counts(),
@@ -86,17 +88,24 @@ impl People {
 
     /// Ends what was lost. To be called once a second, also without frames.
     pub fn expire(&mut self, now: Instant) {
+        // While frames come, they tell the time: one that was long on its way
+        // must not end the tracks that it goes on with.
+        if self.is_watching(now) {
+            return;
+        }
         let ended = self.tracker.expire(now);
         self.counter.ended(&ended);
+    }
+
+    fn is_watching(&self, now: Instant) -> bool {
+        let longest = self.lost_after.min(coverage::LONGEST_GAP);
+        self.last_came.is_some_and(|last| now.saturating_duration_since(last) <= longest)
     }
 
     /// The counts, and whether who is there now is known: without frames it is
     /// not.
     pub fn counts(&self, now: Instant) -> (Counts, bool) {
-        let is_watching = self
-            .last_frame
-            .is_some_and(|last| now.saturating_duration_since(last) <= self.lost_after.max(coverage::LONGEST_GAP));
-        (self.counter.counts(), is_watching)
+        (self.counter.counts(), self.is_watching(now))
     }
 
     /// Sets the occupancy of a line; `false` when there is none of that name.

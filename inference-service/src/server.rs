@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use flatframe_shared::admin::{AdminState, serve_admin};
 use flatframe_shared::budget::{Budget, DoesNotFit, Place};
+use flatframe_shared::clock;
 use flatframe_shared::frame::Pace;
 use flatframe_shared::r#gen::{DESCRIPTORS, v1};
 use flatframe_shared::ledger::{ServerCounts, ServerLedger};
@@ -26,7 +27,8 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use crate::budget::{budget, connection_limits};
 use crate::cameras::Cameras;
 use crate::config::{Config, Limits, PrivacyMode};
-use crate::history::{History, HistoryWriter, OpenError};
+use crate::history::query::MAX_PAGE_ROWS;
+use crate::history::{self, History, HistoryWriter, IncidentQuery, OpenError, Record};
 use crate::intake::admission::{Admitted, Slots};
 use crate::intake::dispatch::Dispatch;
 use crate::intake::link::{DRAIN_DEADLINE, Intake, MAX_OPENINGS};
@@ -63,6 +65,8 @@ pub const MAX_HEALTH_WATCHES: usize = 16;
 pub const MAX_QUERIES: usize = 4;
 /// Most snapshots at once, waiting for the painter or being taken.
 pub const MAX_SNAPSHOTS: usize = 4;
+/// Most clients that watch incidents at once.
+pub const MAX_INCIDENT_WATCHES: usize = 32;
 /// A health check asks for the name of a service, bytes.
 pub const MAX_HEALTH_REQUEST_BYTES: usize = 1024;
 /// Largest request of a client that carries no picture, bytes.
@@ -174,7 +178,11 @@ impl Server {
         let limits = &config.limits;
         let mut resources = Resources::new(budget, Vec::new(), limits.memory_bytes, limits.soft_memory_bytes);
         let (history, writer) = match config.history.settings() {
-            Some(settings) => History::open(settings).map(|(history, writer)| (Some(history), Some(writer)))?,
+            Some(settings) => {
+                let (history, writer) = History::open(settings)?;
+                end_left_open(&history);
+                (Some(history), Some(writer))
+            }
             None => {
                 tracing::info!("no history is kept (history.file is empty)");
                 (None, None)
@@ -266,6 +274,26 @@ impl Server {
     }
 }
 
+/// Incidents that the last run left open ended with it, if not before.
+fn end_left_open(history: &History) {
+    let now_ms = clock::unix_us().div_euclid(1000);
+    let query = IncidentQuery {
+        camera: None,
+        from_unix_ms: 0,
+        to_unix_ms: now_ms.saturating_add(1),
+        only_open: true,
+        after: None,
+        limit: MAX_PAGE_ROWS,
+    };
+    match history.query_incidents(&query, clock::now() + HISTORY_DEADLINE) {
+        Ok(open) => open.into_iter().for_each(|incident| {
+            let end = now_ms.max(incident.opened_unix_ms);
+            history.offer(Record::Incident(history::Incident { resolved_unix_ms: Some(end), ..incident }));
+        }),
+        Err(error) => tracing::warn!(%error, "incidents that the last run left open stay open in the history"),
+    }
+}
+
 /// Writes what still waits for the disk.
 async fn close_history(archive: &Archive, writer: HistoryWriter) {
     let closed = tokio::task::spawn_blocking(move || writer.close(HISTORY_DEADLINE)).await;
@@ -330,6 +358,7 @@ struct CallSlots {
     health_watches: Slots,
     queries: Slots,
     snapshots: Slots,
+    incident_watches: Slots,
 }
 
 impl CallSlots {
@@ -341,6 +370,7 @@ impl CallSlots {
             health_watches: Slots::new(MAX_HEALTH_WATCHES, "health watches"),
             queries: Slots::new(MAX_QUERIES, "questions to the history"),
             snapshots: Slots::new(MAX_SNAPSHOTS, "snapshots"),
+            incident_watches: Slots::new(MAX_INCIDENT_WATCHES, "clients that watch incidents"),
         }
     }
 }
@@ -365,10 +395,7 @@ fn places(
         let live = slots.clone();
         Place::new(name, slots.cap() as u64, move || live.taken() as u64)
     };
-    vec![
-        Place::new("tracks", limits.max_cameras as u64 * config.people.max_tracks as u64, move || {
-            tracks.tracks() as u64
-        }),
+    let mut places = vec![
         Place::new("incidents", incident_cap as u64, move || incidents.live() as u64),
         Place::new("schedule", frames, move || dispatch.waiting() as u64),
         Place::new("openings", MAX_OPENINGS as u64, move || openings.live() as u64),
@@ -378,13 +405,20 @@ fn places(
         taken("health_watches", &slots.health_watches),
         taken("queries", &slots.queries),
         taken("snapshots", &slots.snapshots),
+        taken("incident_watches", &slots.incident_watches),
         Place::new("streams", limits.max_streams as u64, move || streams.streams() as u64),
         Place::new("cameras", limits.max_cameras as u64, move || cameras.len() as u64),
         Place::new("connections", limits.max_connections as u64, move || connections.open.load(Relaxed)),
         Place::new("subscribers", limits.max_subscribers as u64, move || subscribers.subscribers() as u64),
         Place::new("subscriber_queues", queued, move || bus.waiting() as u64),
         Place::new("result_ring", limits.result_ring as u64, move || held.held() as u64),
-    ]
+    ];
+    // How many faces there are now is kept from clients then.
+    if config.privacy.mode != PrivacyMode::CountsOnly {
+        let cap = limits.max_cameras * config.people.max_tracks;
+        places.push(Place::new("tracks", cap as u64, move || tracks.tracks() as u64));
+    }
+    places
 }
 
 fn routes(
@@ -444,11 +478,12 @@ fn routes(
         Admitted::new(health.max_decoding_message_size(MAX_HEALTH_REQUEST_BYTES), deadline.min(HEALTH_DEADLINE))
             .with_slots(slots.health_checks)
             .with_slots_of("/grpc.health.v1.Health/Watch", slots.health_watches);
-    let CallSlots { detect: detect_slots, clients: client_slots, queries, snapshots, .. } = slots;
+    let CallSlots { detect: detect_slots, clients: client_slots, queries, snapshots, incident_watches, .. } = slots;
     let results = Admitted::new(results, deadline)
         .with_slots(client_slots.clone())
         .with_slots_of("/flatframe.v1.ResultService/QueryResults", queries.clone())
         .with_slots_of("/flatframe.v1.ResultService/QueryCounts", queries)
+        .with_slots_of("/flatframe.v1.ResultService/WatchIncidents", incident_watches)
         .with_slots_of("/flatframe.v1.ResultService/GetSnapshot", snapshots);
     Ok(Routes::new(Admitted::new(frames, deadline))
         .add_service(Admitted::new(detect, deadline).with_slots(detect_slots))

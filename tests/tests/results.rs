@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use e2e::camera::{PATIENCE, RawCamera, hello};
 use e2e::media::textured_jpeg;
+use e2e::metrics::Metrics;
 use e2e::pair::{Inference, stub_config};
 use flatframe_shared::clock;
-use flatframe_shared::frame::PictureSize;
+use flatframe_shared::frame::{CameraId, PictureSize};
+use flatframe_shared::r#gen::v1::admin_service_client::AdminServiceClient;
 use flatframe_shared::r#gen::v1::{self, result_service_client::ResultServiceClient};
 use flatframe_shared::jpeg;
 use inference_service::config::{Config, PrivacyMode};
+use inference_service::history::{Change, Record};
 use inference_service::people::config::LineConfig;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -195,6 +198,8 @@ async fn wrong_questions_are_told_what_is_right() {
     let reset = |name: &str| v1::ResetOccupancyRequest { camera_id: "door".into(), name: name.into(), occupancy: 7 };
     assert_eq!(asking.reset_occupancy(reset("gate")).await.expect_err("no such line").code(), Code::NotFound);
     asking.reset_occupancy(reset("step")).await.expect("is a line");
+    let huge = v1::ResetOccupancyRequest { occupancy: i64::MAX, ..reset("step") };
+    assert_eq!(asking.reset_occupancy(huge).await.expect_err("too many").code(), Code::InvalidArgument);
     let cameras = asking.list_cameras(v1::ListCamerasRequest {}).await.expect("lists").into_inner().cameras;
     let counts = cameras[0].counts.clone().expect("counted");
     assert_eq!((counts.crossings[0].occupancy, counts.now), (7, None), "nobody is watching: not zero");
@@ -301,14 +306,37 @@ async fn counts_only_tells_nothing_of_single_faces() {
     let message = watch.message().await.expect("stands").expect("a message").message;
     let Some(v1::watch_response::Message::Result(result)) = message else { panic!("{message:?}") };
     assert!(result.faces.is_empty() && result.faces_withheld && result.counts.is_none(), "{result:?}");
-    flush(&service);
     assert_eq!(results(&mut asking, around_now("door")).await.expect_err("denied").code(), Code::PermissionDenied);
-    let series = asking.query_counts(minutes(&[])).await.expect("counts").into_inner().series;
-    let covered: Vec<_> = series[0].buckets.iter().filter(|bucket| bucket.covered_seconds > 0).collect();
-    assert!(
-        covered.iter().any(|bucket| bucket.withheld && bucket.visits.is_none()),
-        "one visit is too few: {covered:?}"
+    let status = asking.query_counts(minutes(&[])).await.expect_err("minutes tell of single people");
+    assert!(status.code() == Code::InvalidArgument && status.message().contains("900"), "{status:?}");
+
+    // Quarters of an hour that are over: with few visits, with enough, with none.
+    let from_unix_s = now_s() / 900 * 900 - 4 * 900;
+    let history = service.sources.archive.history.clone().expect("a history is kept");
+    let door = || CameraId::parse("door").expect("an id");
+    for (quarter, visits) in [(0, 4), (1, 5), (2, 0)] {
+        let at_unix_s = from_unix_s + 900 * quarter;
+        let change = Change { female: visits, ..Change::default() };
+        history.offer(Record::Count { camera: door(), at_unix_s, counter: "visits".into(), change });
+        history.offer(Record::Covered { camera: door(), from_unix_s: at_unix_s, to_unix_s: at_unix_s + 900 });
+    }
+    flush(&service);
+    let quarters =
+        v1::QueryCountsRequest { from_unix_s, to_unix_s: from_unix_s + 4 * 900, bucket_s: 900, ..minutes(&[]) };
+    let series = asking.query_counts(quarters).await.expect("counts").into_inner().series;
+    let told: Vec<_> =
+        series[0].buckets.iter().map(|one| (one.withheld, one.visits.as_ref().map(|visits| visits.faces))).collect();
+    assert_eq!(
+        told,
+        [(true, None), (false, Some(5)), (false, Some(0)), (false, None)],
+        "too few, enough, none, unknown"
     );
+
+    let metrics = Metrics::read(service.admin).await.expect("metrics");
+    assert_eq!(metrics.value("flatframe_inference_visits{camera=\"door\",gender=\"unknown\"}"), None);
+    let mut operator = AdminServiceClient::new(service.connect().await.expect("connects"));
+    let resources = operator.get_resources(v1::GetResourcesRequest {}).await.expect("resources").into_inner();
+    assert!(resources.places.iter().all(|place| place.name != "tracks"), "tracks are the faces of now");
     service.stop().await.expect("stops");
     let file = std::fs::read(folder.path().join("history.sqlite")).expect("the history");
     assert!(!file.windows(5).any(|bytes| bytes == b"stub\0"), "no result is kept");

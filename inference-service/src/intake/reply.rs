@@ -104,7 +104,7 @@ impl FrameReply {
         let latency_us = convert::micros_u64(latency);
         let observed_unix_us = clock::unix_us().saturating_sub_unsigned(latency_us);
         let Seen { tracks, counts, changes, covered } =
-            camera.follow(Moment { at: captured, unix_us: observed_unix_us }, &mut analysis);
+            camera.follow(Moment { at: captured, unix_us: observed_unix_us }, now, &mut analysis);
         let record = intake.bus.publish(ResultRecord {
             position: Position(0),
             camera: camera.id.clone(),
@@ -121,6 +121,6 @@ impl FrameReply {
             gender_model: intake.gender_model.clone(),
         });
         intake.archive.keep(&record, changes, covered);
-        camera.set_latest(record, self.jpeg.as_deref(), now);
+        camera.set_latest(record, self.jpeg.as_deref(), self.link.hello.rotation, now);
     }
 }

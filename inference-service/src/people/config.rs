@@ -1,6 +1,7 @@
 //! What an operator sets about following and counting people: how long a face
 //! is followed, and the lines and zones of each camera.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use flatframe_shared::config::{ConfigError, in_range};
@@ -12,6 +13,9 @@ use crate::vision::VisionConfig;
 
 /// Most lines and zones of one camera, together.
 pub const MAX_CROSSINGS: usize = 8;
+/// Most names of lines and zones, of all cameras together: the history keeps
+/// two counters for each name, for ever.
+pub const MAX_NAMES: usize = 128;
 /// Most corners of a zone.
 pub const MAX_CORNERS: usize = 16;
 /// Longest name of a line or zone, in bytes.
@@ -105,6 +109,13 @@ impl PeopleConfig {
                 let count = zone.corners.len();
                 return Err(ConfigError::Wrong(format!("{key} has {count} corners: use 3 to {MAX_CORNERS}")));
             }
+        }
+        let names: BTreeSet<_> = self.names().map(|(_, name)| name).collect();
+        if names.len() > MAX_NAMES {
+            let count = names.len();
+            let text =
+                format!("people: {count} names of lines and zones: use at most {MAX_NAMES}, the same for many cameras");
+            return Err(ConfigError::Wrong(text));
         }
         let mut places: Vec<_> = self.names().collect();
         places.sort_unstable();

@@ -285,7 +285,8 @@ impl Counter {
             if before == side || !place.shape.is_crossed(from, to) {
                 continue;
             }
-            place.counts.occupancy += if side == Side::Beyond { 1 } else { -1 };
+            let step = if side == Side::Beyond { 1 } else { -1 };
+            place.counts.occupancy = place.counts.occupancy.saturating_add(step);
             let what = if side == Side::Beyond { Counted::Entered(index) } else { Counted::Left(index) };
             self.count(tracked, what, moment.unix_s(), changes);
         }

@@ -3,18 +3,22 @@
 
 use std::time::{Duration, Instant};
 
-/// Frames analysed at most so far apart cover the time between them: nobody
-/// passes a camera unseen in less, and a camera that is asked for one frame
-/// every few seconds is still watching.
+/// Frames analysed at most so far apart may cover the time between them.
 pub const LONGEST_GAP: Duration = Duration::from_secs(5);
 
 /// What one camera covered last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Coverage {
+    longest_gap: Duration,
     last: Option<(Instant, i64)>,
 }
 
 impl Coverage {
+    /// Nothing yet; frames at most `longest_gap` apart cover the time between
+    /// them.
+    pub fn new(longest_gap: Duration) -> Self {
+        Self { longest_gap, last: None }
+    }
     /// A frame captured at `at`, in second `unix_s`, was analysed: the seconds
     /// that are covered since the frame before, from and to (exclusive);
     /// `None` when they were told already.
@@ -28,7 +32,7 @@ impl Coverage {
         }
         // A wall clock that was set in between says nothing of that time.
         let clock_agrees = seconds > 0 && seconds as u64 <= gap.as_secs() + 2;
-        let from = if gap <= LONGEST_GAP && clock_agrees { before_s + 1 } else { unix_s };
+        let from = if gap <= self.longest_gap && clock_agrees { before_s + 1 } else { unix_s };
         Some((from, unix_s + 1))
     }
 }
@@ -40,7 +44,7 @@ mod tests {
     #[test]
     fn by_table() {
         let start = Instant::now();
-        let mut coverage = Coverage::default();
+        let mut coverage = Coverage::new(LONGEST_GAP);
         for (after_ms, unix_s, expected, why) in [
             (0, 100, Some((100, 101)), "the first"),
             (200, 100, None, "the same second"),

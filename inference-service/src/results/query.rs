@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use flatframe_shared::clock;
 use flatframe_shared::convert::short;
 use flatframe_shared::error::ErrorKind;
 use flatframe_shared::frame::CameraId;
@@ -15,6 +16,7 @@ use super::archive::{Archive, from_body};
 use super::service::{camera_id, stopping, too_many_cameras};
 use super::wire;
 use crate::history::{Bucket, Count, CountAnswer, CountQuery, Cursor, History, QueryError, ResultPage, ResultQuery};
+use crate::intake::admission::CallSlot;
 use crate::people::count::{ByGender, VISITS};
 
 /// Most results of one page, and most bytes of it as they are kept.
@@ -28,6 +30,8 @@ const MAX_RESULTS: u32 = 100_000;
 /// them.
 const MAX_BUCKETS: usize = 10_000;
 const MAX_CROSSINGS: usize = 10_000;
+/// Shortest bucket where few are withheld, in seconds.
+const COARSE_BUCKET_S: i64 = 900;
 /// Longest bucket, in seconds: a day.
 const MAX_BUCKET_S: u32 = 86_400;
 /// When to try again for an answer.
@@ -57,6 +61,9 @@ pub struct Pages {
     after: Option<Cursor>,
     left: u32,
     page_deadline: Duration,
+    /// Kept by every thread that works for the call, also when its client has
+    /// gone: as many work at once as there are slots.
+    _slot: Option<CallSlot>,
 }
 
 impl Pages {
@@ -64,7 +71,12 @@ impl Pages {
     ///
     /// # Errors
     /// INVALID_ARGUMENT.
-    pub fn new(history: History, request: &v1::QueryResultsRequest, page_deadline: Duration) -> Result<Self, Status> {
+    pub fn new(
+        history: History,
+        request: &v1::QueryResultsRequest,
+        page_deadline: Duration,
+        slot: Option<CallSlot>,
+    ) -> Result<Self, Status> {
         let camera = camera_id(&request.camera_id)?;
         let (from_unix_ms, to_unix_ms) = (request.from_unix_ms, request.to_unix_ms);
         if from_unix_ms < 0 || to_unix_ms <= from_unix_ms {
@@ -93,7 +105,7 @@ impl Pages {
                 Some(Cursor::from_u64(number.ok_or_else(refuse)?))
             }
         };
-        Ok(Self { history, camera, from_unix_ms, to_unix_ms, after, left, page_deadline })
+        Ok(Self { history, camera, from_unix_ms, to_unix_ms, after, left, page_deadline, _slot: slot })
     }
 
     /// The next page, and what is left then.
@@ -136,18 +148,28 @@ const TOKEN_DIGITS: usize = 16;
 const DAMAGED: &str = "the history holds a row that is no result: stop the service and run \
                        inference-service history repair";
 
-/// Counts in buckets, as `request` asks. Counts of fewer visits than
-/// `withheld_below` are withheld, but for none.
+/// How counts are answered.
+#[derive(Debug, Clone)]
+pub struct CountRules {
+    /// Counts of fewer visits than this are withheld, but for none; `None`:
+    /// none is, and buckets may be as short as they please.
+    pub withheld_below: Option<i64>,
+    /// When the answer is worthless.
+    pub deadline: Instant,
+    /// The call's slot, kept by the thread that works for it.
+    pub slot: Option<CallSlot>,
+}
+
+/// Counts in buckets, as `request` asks.
 ///
 /// # Errors
 /// As the call's.
 pub async fn counts(
     history: History,
     request: v1::QueryCountsRequest,
-    withheld_below: i64,
-    limit: Duration,
+    rules: CountRules,
 ) -> Result<Vec<v1::CountSeries>, Status> {
-    let deadline = Instant::now() + limit;
+    let CountRules { withheld_below, deadline, slot } = rules;
     if !(1..=MAX_BUCKET_S).contains(&request.bucket_s) {
         let message = format!("bucket_s = {}: use 1 to {MAX_BUCKET_S} seconds", request.bucket_s);
         return Err(ErrorKind::Invalid.status(message));
@@ -160,6 +182,9 @@ pub async fn counts(
         );
         return Err(ErrorKind::Invalid.status(message));
     }
+    if withheld_below.is_some() {
+        check_coarse(&request)?;
+    }
     if request.camera_ids.len() > super::service::MAX_WATCHED {
         return Err(too_many_cameras(request.camera_ids.len()));
     }
@@ -167,6 +192,7 @@ pub async fn counts(
     cameras.sort();
     cameras.dedup();
     blocking(move || {
+        let _slot = slot;
         if cameras.is_empty() {
             let known = history.cameras(deadline).map_err(refused)?;
             cameras = known.iter().map(|id| camera_id(id)).collect::<Result<_, _>>()?;
@@ -191,7 +217,8 @@ pub async fn counts(
             let query =
                 CountQuery { cameras, counters: &[], from_unix_s, to_unix_s, bucket_s: request.bucket_s.into() };
             let CountAnswer { buckets, .. } = history.query_counts(&query, deadline).map_err(refused)?;
-            crossings += buckets.iter().map(|bucket| bucket.counts.len()).sum::<usize>();
+            let of_crossings = buckets.iter().flat_map(|bucket| &bucket.counts).filter(|(name, _)| **name != *VISITS);
+            crossings += of_crossings.count();
             if crossings > MAX_CROSSINGS {
                 let message = format!(
                     "more than {MAX_CROSSINGS} counts of lines and zones: ask for a shorter time, longer buckets \
@@ -202,12 +229,29 @@ pub async fn counts(
             out.push(v1::CountSeries {
                 camera_id: if request.per_camera { cameras[0].to_string() } else { String::new() },
                 cameras: cameras.len() as u32,
-                buckets: buckets.into_iter().map(|bucket| self::bucket(bucket, withheld_below)).collect(),
+                buckets: buckets.into_iter().map(|bucket| self::bucket(bucket, withheld_below.unwrap_or(0))).collect(),
             });
         }
         Ok(out)
     })
     .await
+}
+
+/// Where few are withheld, buckets must not tell more than they do: none that
+/// is short, or still runs, and none that differs from another by less than a
+/// bucket.
+fn check_coarse(request: &v1::QueryCountsRequest) -> Result<(), Status> {
+    let bucket_s = i64::from(request.bucket_s);
+    let (from_s, to_s) = (request.from_unix_s, request.to_unix_s);
+    let is_coarse = bucket_s % COARSE_BUCKET_S == 0 && from_s % bucket_s == 0 && to_s % bucket_s == 0;
+    if is_coarse && to_s <= clock::unix_us().div_euclid(1_000_000) {
+        return Ok(());
+    }
+    let message = format!(
+        "bucket_s = {bucket_s} from {from_s} to {to_s}: with privacy.mode = \"counts_only\" use a multiple of \
+         {COARSE_BUCKET_S} s, from and to that are multiples of it, and to not in the future"
+    );
+    Err(ErrorKind::Invalid.status(message))
 }
 
 /// One bucket: no counts where nothing was watched.
@@ -230,11 +274,13 @@ fn bucket(bucket: Bucket, withheld_below: i64) -> v1::CountBucket {
             _ => one.left = Some(wire::people(count)),
         }
     }
-    let people = |one: &v1::CrossingCounts| {
-        [&one.entered, &one.left].into_iter().flatten().map(|counts| i64::from(counts.faces)).max().unwrap_or(0)
-    };
-    let most = crossings.values().map(people).chain([visits.all()]);
-    let withheld = most.into_iter().any(|count| count > 0 && count < withheld_below);
+    let is_small = |count: i64| count > 0 && count < withheld_below;
+    let withheld = is_small(visits.all())
+        || crossings
+            .values()
+            .flat_map(|one| [&one.entered, &one.left])
+            .flatten()
+            .any(|counts| is_small(counts.faces.into()));
     let is_known = covered_s > 0 || !counts.is_empty();
     v1::CountBucket {
         start_unix_s,
@@ -297,9 +343,9 @@ mod tests {
     #[test]
     fn few_are_withheld_and_none_is_not() {
         for (visits, entered, withheld) in [(0, 0, false), (4, 0, true), (5, 0, false), (9, 2, true), (9, 5, false)] {
-            let found = counted(&[("visits", visits), ("door/entered", entered)], 60, 5);
+            let found = counted(&[("visits", visits), ("door/entered", 9), ("door/left", entered)], 60, 5);
             assert_eq!((found.withheld, found.visits.is_none()), (withheld, withheld), "{visits} {entered}");
-            assert_eq!(found.crossings.is_empty(), withheld);
+            assert_eq!(found.crossings.is_empty(), withheld, "the smaller direction counts too");
         }
     }
 

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flatframe_shared::clock;
 use flatframe_shared::convert::{millis_u64, short};
@@ -20,19 +20,22 @@ use tonic::{Request, Response, Status};
 
 use super::archive::Archive;
 use super::bus::{Bus, Subscriber, Taken};
-use super::query::{self, Pages};
+use super::query::{self, CountRules, Pages};
 use super::record::Position;
 use super::snapshot::{PaintError, Painter, Style, Wanted};
 use super::wire;
 use crate::cameras::{Camera, Cameras, Snapshot};
 use crate::config::{PrivacyConfig, PrivacyMode};
+use crate::intake::admission::{CallDeadline, CallSlot};
 use crate::people::incidents::{Change, IncidentWatch, Incidents};
-use crate::vision::Gender;
+use crate::vision::{Bounds, Gender};
 
 /// Most cameras that one call may name.
 pub(super) const MAX_WATCHED: usize = 256;
 /// When to try again for a subscription.
 const SUBSCRIBE_RETRY: Duration = Duration::from_secs(5);
+/// More people are on no side of any line.
+const MAX_OCCUPANCY: i64 = 1_000_000;
 /// Narrower snapshots show nothing.
 const MIN_SNAPSHOT_WIDTH_PX: u32 = 32;
 
@@ -119,7 +122,8 @@ impl v1::result_service_server::ResultService for ResultApi {
             return Err(denied("single results are kept from clients"));
         }
         let history = query::history(&self.archive)?;
-        let first = Pages::new(history, &request.into_inner(), self.call_deadline)?;
+        let slot = request.extensions().get::<CallSlot>().cloned();
+        let first = Pages::new(history, &request.into_inner(), self.call_deadline, slot)?;
         // The first page is asked for before the answer begins: an error is the call's status.
         let (page, rest) = first.next().await?;
         let pages = stream::unfold(Some((Some(page), rest)), |state| async {
@@ -139,11 +143,13 @@ impl v1::result_service_server::ResultService for ResultApi {
         request: Request<v1::QueryCountsRequest>,
     ) -> Result<Response<v1::QueryCountsResponse>, Status> {
         let history = query::history(&self.archive)?;
-        let withheld_below = match self.privacy.mode {
-            PrivacyMode::CountsOnly => i64::from(self.privacy.min_visits),
-            PrivacyMode::Full | PrivacyMode::Blurred => 0,
+        let few_are_withheld = self.privacy.mode == PrivacyMode::CountsOnly;
+        let rules = CountRules {
+            withheld_below: few_are_withheld.then(|| i64::from(self.privacy.min_visits)),
+            deadline: self.deadline(&request),
+            slot: request.extensions().get::<CallSlot>().cloned(),
         };
-        let series = query::counts(history, request.into_inner(), withheld_below, self.call_deadline).await?;
+        let series = query::counts(history, request.into_inner(), rules).await?;
         Ok(Response::new(v1::QueryCountsResponse { series }))
     }
 
@@ -163,6 +169,7 @@ impl v1::result_service_server::ResultService for ResultApi {
         &self,
         request: Request<v1::GetSnapshotRequest>,
     ) -> Result<Response<v1::GetSnapshotResponse>, Status> {
+        let (deadline, slot) = (self.deadline(&request), request.extensions().get::<CallSlot>().cloned());
         let request = request.into_inner();
         let camera = self.camera(&request.camera_id)?;
         let style = self.style(request.style)?;
@@ -179,10 +186,14 @@ impl v1::result_service_server::ResultService for ResultApi {
         })?;
         let (painter, limit, max_bytes) = (self.painter.clone(), self.max_picture, self.max_snapshot_bytes);
         let record = snapshot.record.clone();
-        let painted =
-            tokio::task::spawn_blocking(move || paint(&painter, &snapshot, style, max_width_px, limit, max_bytes))
-                .await;
+        let painted = tokio::task::spawn_blocking(move || {
+            // Kept until the work is done, also when the client has gone.
+            let _slot = slot;
+            paint(&painter, &snapshot, style, max_width_px, limit, max_bytes, deadline)
+        })
+        .await;
         let jpeg = painted.map_err(|_| stopping())?.map_err(|error| match error {
+            PaintError::Late => ErrorKind::DeadlineExceeded.status("other snapshots were before this one"),
             PaintError::TooLarge { .. } => ErrorKind::Invalid.status(format!("the snapshot: {error}")),
             PaintError::Jpeg(_) => ErrorKind::Internal.status(format!("the snapshot: {error}")),
         })?;
@@ -206,6 +217,10 @@ impl v1::result_service_server::ResultService for ResultApi {
     ) -> Result<Response<v1::ResetOccupancyResponse>, Status> {
         let v1::ResetOccupancyRequest { camera_id, name, occupancy } = request.into_inner();
         let camera = self.camera(&camera_id)?;
+        if !(-MAX_OCCUPANCY..=MAX_OCCUPANCY).contains(&occupancy) {
+            let message = format!("occupancy = {occupancy}: use -{MAX_OCCUPANCY} to {MAX_OCCUPANCY}");
+            return Err(ErrorKind::Invalid.status(message));
+        }
         if !camera.set_occupancy(&name, occupancy) {
             let message = format!("camera {} has no line {:?} (people.lines)", camera.id, short(name));
             return Err(ErrorKind::NotFound.status(message));
@@ -216,6 +231,12 @@ impl v1::result_service_server::ResultService for ResultApi {
 }
 
 impl ResultApi {
+    /// When the answer of a call is worthless.
+    fn deadline<T>(&self, request: &Request<T>) -> Instant {
+        let own = request.extensions().get::<CallDeadline>().map(|deadline| deadline.0);
+        own.unwrap_or_else(|| clock::now() + self.call_deadline)
+    }
+
     fn camera(&self, id: &str) -> Result<Arc<Camera>, Status> {
         let id = camera_id(id)?;
         self.cameras.get(&id).ok_or_else(|| {
@@ -249,13 +270,24 @@ fn paint(
     max_width_px: Option<u32>,
     limit: PictureSize,
     max_bytes: usize,
+    deadline: Instant,
 ) -> Result<Vec<u8>, PaintError> {
+    let mut painter = painter.lock().unwrap_or_else(PoisonError::into_inner);
+    if Instant::now() >= deadline {
+        return Err(PaintError::Late);
+    }
     let record = &snapshot.record;
     let voted = |index: usize| record.tracks.get(index).copied().flatten().map(|track| track.gender);
     let faces = record.analysis.faces.iter().enumerate();
-    let faces: Vec<_> = faces.map(|(index, face)| (face.bounds, voted(index).unwrap_or(Gender::Unknown))).collect();
+    let mut faces: Vec<_> = faces.map(|(index, face)| (face.bounds, voted(index).unwrap_or(Gender::Unknown))).collect();
+    if style == Style::Blurred && record.analysis.truncated {
+        // There are faces whose place is not known.
+        let PictureSize { width_px, height_px } = record.analysis.size;
+        let whole = Bounds { x: 0.0, y: 0.0, width: width_px as f32, height: height_px as f32 };
+        faces.push((whole, Gender::Unknown));
+    }
     let wanted = Wanted { jpeg: &snapshot.jpeg, rotation: snapshot.rotation, faces: &faces, style, max_width_px };
-    painter.lock().unwrap_or_else(PoisonError::into_inner).paint(&wanted, limit, max_bytes)
+    painter.paint(&wanted, limit, max_bytes)
 }
 
 struct WatchedIncidents {

@@ -871,7 +871,8 @@ pub struct Face {
 /// The same face followed through frames of one camera.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct Track {
-    /// Id of the track; never used again by this camera within one server_epoch.
+    /// Id of the track; never used again by this camera while the server knows
+    /// it: a camera that made room for others begins anew.
     #[prost(uint64, tag = "1")]
     pub track_id: u64,
     /// Whether it is counted as a visit: seen often enough not to be a flicker.
@@ -888,7 +889,7 @@ pub struct Track {
     #[prost(uint64, tag = "5")]
     pub age_ms: u64,
 }
-/// People counted by one camera since the server started.
+/// People counted by one camera since the server knows it.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CameraCounts {
     /// Visits that are in the picture now, by apparent gender over their track.
@@ -1590,9 +1591,10 @@ pub mod result_service_client {
                 .insert(GrpcMethod::new("flatframe.v1.ResultService", "QueryResults"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// People counted over a time, in buckets, per camera or summed.
+        /// People counted over a time, in buckets, per camera or summed. In the
+        /// privacy mode counts_only buckets are multiples of 900 s that are over.
         ///
-        /// Errors: as QueryResults, but for the privacy mode.
+        /// Errors: as QueryResults, but for PERMISSION_DENIED.
         pub async fn query_counts(
             &mut self,
             request: impl tonic::IntoRequest<super::QueryCountsRequest>,
@@ -1776,9 +1778,10 @@ pub mod result_service_server {
             tonic::Response<Self::QueryResultsStream>,
             tonic::Status,
         >;
-        /// People counted over a time, in buckets, per camera or summed.
+        /// People counted over a time, in buckets, per camera or summed. In the
+        /// privacy mode counts_only buckets are multiples of 900 s that are over.
         ///
-        /// Errors: as QueryResults, but for the privacy mode.
+        /// Errors: as QueryResults, but for PERMISSION_DENIED.
         async fn query_counts(
             &self,
             request: tonic::Request<super::QueryCountsRequest>,
