@@ -123,3 +123,57 @@ impl People {
         Tracker::max_bytes(&settings) + Counter::max_bytes(settings.max_tracks)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vision::Bounds;
+
+    const SIZE: PictureSize = PictureSize::new(640, 480);
+
+    fn people() -> People {
+        let config = PeopleConfig::default();
+        let settings = config.tracking(&crate::vision::VisionConfig::default());
+        People::new(&CameraId::parse("bus-12").expect("an id"), &config, settings)
+    }
+
+    fn face() -> Face {
+        let bounds = Bounds { x: 100.0, y: 100.0, width: 60.0, height: 80.0 };
+        Face { bounds, score: 0.9, landmarks: None, gender: None }
+    }
+
+    /// Frames that take longer than `lost_ms` on their way show the same
+    /// person all the same, and who stays away is gone.
+    #[test]
+    fn frames_that_are_late_end_no_track() {
+        let (mut people, start) = (people(), Instant::now());
+        let late = Duration::from_millis(2_500);
+        for n in 1..=100 {
+            let now = start + late + Duration::from_millis(100 * n);
+            let moment = Moment { at: now - late, unix_us: 1_700_000_000_000_000 + 100_000 * n as i64 };
+            people.frame(moment, now, SIZE, &[face()]);
+            people.expire(now + Duration::from_millis(50));
+        }
+        let end = start + late + Duration::from_secs(10);
+        let (counts, is_watching) = people.counts(end);
+        assert_eq!((counts.visits.all(), counts.now.all(), is_watching), (1, 1, true));
+        people.expire(end + Duration::from_secs(3));
+        let (counts, is_watching) = people.counts(end + Duration::from_secs(3));
+        assert_eq!((counts.visits.all(), counts.now.all(), is_watching), (1, 0, false));
+    }
+
+    /// At a rate at which nobody can be followed, the time between frames is
+    /// not covered.
+    #[test]
+    fn what_cannot_be_followed_is_not_covered() {
+        let (mut people, start) = (people(), Instant::now());
+        let mut covered = 0;
+        for n in 0..20u64 {
+            let now = start + Duration::from_secs(4 * n);
+            let moment = Moment { at: now, unix_us: 1_700_000_000_000_000 + 4_000_000 * n as i64 };
+            let seen = people.frame(moment, now, SIZE, &[face()]);
+            covered += seen.covered.map_or(0, |(from, to)| to - from);
+        }
+        assert_eq!(covered, 20, "a second for each frame");
+    }
+}
