@@ -94,7 +94,10 @@ async fn run(args: Args) -> anyhow::Result<bool> {
         seed: u64::from(number),
         ..CameraConfig::new(&format!("demo-{number}"), &args.source)
     });
-    let ingest = Running::start(ingest_config(&inference.url(), cameras.collect())).await?;
+    let mut ingest = ingest_config(&inference.url(), cameras.collect());
+    // Both services live in this process: the resident memory that each sees is that of both.
+    ingest.limits.soft_memory_bytes = 2 * inference.budget.total_bytes();
+    let ingest = Running::start(ingest).await?;
     let budget_bytes = inference.budget.total_bytes() + ingest.budget.total_bytes();
     if !args.json {
         println!("{}budget of both services: {}\n", inference.budget, Bytes(budget_bytes));
