@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use flatframe_shared::allocator;
 use flatframe_shared::cli::{self, EXIT_CONFIG, ServiceArgs};
 use flatframe_shared::shutdown::{CancellationToken, LEAVE_THREADS_AFTER, Signals};
 use flatframe_shared::telemetry;
@@ -55,6 +56,9 @@ fn main() -> ExitCode {
             refuse("give every --set after the command");
         }
     }
+    // Left alone, glibc takes what is kept of a result from the hole that its decoded picture left,
+    // and with pictures of 640x480 each kept result held a megabyte: docs/performance.md, "Allocators".
+    allocator::settle();
     let config = match Config::load(args.config.as_deref(), &args.set) {
         Ok(config) => config,
         Err(error) => return fail(EXIT_CONFIG, &error),

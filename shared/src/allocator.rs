@@ -11,9 +11,8 @@ const MAX_ARENAS: libc::c_int = 2;
 
 /// Tells glibc to give large blocks back to the system at once, and to keep few
 /// arenas. Left alone it raises its threshold with the first picture freed, and
-/// each thread's arena keeps the largest blocks it ever held. For a service
-/// without an engine: tensors are as large as pictures and are better reused
-/// than returned. To be called before other threads run.
+/// each thread's arena keeps the largest blocks it ever held, with small ones
+/// that live longer between them. To be called before other threads run.
 pub fn settle() {
     // SAFETY: `mallopt` sets numbers of the allocator and touches no memory of
     // ours; it may fail, and then the defaults stay.
