@@ -16,9 +16,9 @@ use crate::people::track::FaceTrack;
 use crate::results::query::QUERY_BYTES;
 use crate::results::record::ResultRecord;
 use crate::results::snapshot::Painter;
-use crate::server::{
-    MAX_HEALTH_CHECKS, MAX_HEALTH_REQUEST_BYTES, MAX_HEALTH_WATCHES, MAX_INCIDENT_WATCHES, MAX_QUERIES,
-    MAX_REQUEST_BYTES, MAX_SMALL_CALLS, MAX_SNAPSHOTS,
+use crate::server::slots::{
+    MAX_HEALTH_CHECKS, MAX_HEALTH_REQUEST_BYTES, MAX_HEALTH_WATCHES, MAX_INCIDENT_WATCHES, MAX_PAGE_CONNECTIONS,
+    MAX_QUERIES, MAX_REQUEST_BYTES, MAX_SMALL_CALLS, MAX_SNAPSHOTS, MAX_VIEWERS,
 };
 use crate::vision::{Face, Look, VisionMemory};
 
@@ -57,6 +57,11 @@ pub fn connection_limits(config: &Config) -> ConnectionLimits {
     let frames = u64::from(limits.window) * limits.max_message_bytes() as u64;
     let window_bytes = u32::try_from(frames).unwrap_or(i32::MAX as u32).clamp(64 << 10, i32::MAX as u32);
     ConnectionLimits { max_connections: limits.max_connections, window_bytes, ..ConnectionLimits::default() }
+}
+
+/// Limits of the page's connections.
+pub fn page_limits() -> ConnectionLimits {
+    ConnectionLimits { max_connections: MAX_PAGE_CONNECTIONS, ..ConnectionLimits::default() }
 }
 
 /// The budget of `config` with models that need `vision`.
@@ -144,12 +149,13 @@ pub fn budget(config: &Config, vision: &VisionMemory) -> Budget {
     );
     if config.privacy.mode != PrivacyMode::CountsOnly {
         let (picture, painter) = (u64::from(limits.max_frame_bytes), Painter::max_bytes(config.vision.max_picture.0));
-        let calls = MAX_SNAPSHOTS as u64;
+        // A picture, and the message with it in a buffer that grows by doubling.
+        let (calls, copies) = ((MAX_SNAPSHOTS + MAX_VIEWERS) as u64, 3);
         budget.add(
             "snapshots",
-            (cameras + 2 * calls) * picture + painter,
+            (cameras + copies * calls) * picture + painter,
             Some("limits.max_cameras, vision.max_picture or privacy.mode"),
-            format!("({cameras} cameras + {calls} calls x 2) x {} + painter {}", Bytes(picture), Bytes(painter)),
+            format!("({cameras} cameras + {calls} calls x {copies}) x {} + painter {}", Bytes(picture), Bytes(painter)),
         );
     }
     if let Some(settings) = config.history.settings() {
@@ -204,6 +210,14 @@ pub fn budget(config: &Config, vision: &VisionMemory) -> Budget {
         format!("{calls} calls x {}", Bytes(per_call)),
     );
 
+    if config.listen.page.is_some() {
+        let (page, limits) = (MAX_PAGE_CONNECTIONS as u64, page_limits());
+        // Read and written through buffers of at most this.
+        let per_page = 2 * limits.send_buffer_bytes as u64 + CONNECTION_BYTES;
+        let formula = format!("{page} connections x {}; its calls count above", Bytes(per_page));
+        budget.add("page", page * per_page, Some("listen.page"), formula);
+    }
+
     let admin = admin::MAX_CONNECTIONS as u64;
     let per_admin = ADMIN_CONNECTION_BYTES + cameras * CAMERA_INFO_BYTES;
     budget.add(
@@ -229,9 +243,10 @@ mod tests {
     fn grows_with_every_limit() {
         let vision =
             VisionMemory { model_bytes: 1 << 20, state_bytes_per_worker: 1 << 20, scratch_bytes_per_worker: 1 << 20 };
-        let base = Config::default();
+        let mut base = Config::default();
+        base.listen.page = None;
         let total = |config: &Config| budget(config, &vision).total_bytes();
-        let changes: [fn(&mut Config); 11] = [
+        let changes: [fn(&mut Config); 12] = [
             |c| c.limits.max_streams += 1,
             |c| c.limits.max_cameras += 1,
             |c| c.limits.window += 1,
@@ -243,6 +258,7 @@ mod tests {
             |c| c.limits.max_detect_calls += 1,
             |c| c.people.max_tracks += 1,
             |c| c.history.file = "history.sqlite".into(),
+            |c| c.listen.page = Some(([127, 0, 0, 1], 1).into()),
         ];
         for (number, change) in changes.iter().enumerate() {
             let mut config = base.clone();

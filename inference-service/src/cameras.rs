@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use flatframe_shared::clock;
-use flatframe_shared::frame::{CameraHello, CameraId, CameraState, Pace, Rotation, SessionId};
+use flatframe_shared::frame::{CameraHello, CameraId, CameraState, FrameNumber, Pace, Rotation, SessionId};
 use flatframe_shared::ledger::{IngestCounts, ServerCounts, ServerLedger};
 
 use self::rate::Rate;
@@ -95,6 +95,17 @@ struct CameraRecord {
     latest_jpeg: Vec<u8>,
     /// What makes it upright: the camera may be turned before it sends again.
     latest_rotation: Rotation,
+}
+
+impl CameraRecord {
+    /// Its state, and what is wrong.
+    fn state(&self) -> (CameraState, &str) {
+        match (&self.stream, &self.reported) {
+            (None, _) => (CameraState::Offline, "its stream is closed"),
+            (Some(_), None) => (CameraState::Connecting, "it has not reported yet"),
+            (Some(_), Some(reported)) => (reported.state, &reported.detail),
+        }
+    }
 }
 
 /// What a camera's sender last said of it.
@@ -371,6 +382,14 @@ impl Camera {
         }
     }
 
+    /// Which picture is its newest; `None` when there is none yet, or none is
+    /// kept.
+    pub fn newest(&self) -> Option<(SessionId, FrameNumber)> {
+        let record = lock(&self.state);
+        let latest = record.latest.as_ref().filter(|_| !record.latest_jpeg.is_empty())?;
+        Some((latest.session, latest.number))
+    }
+
     /// Its newest picture; `None` when there is none yet, or none is kept.
     pub fn snapshot(&self) -> Option<Snapshot> {
         let record = lock(&self.state);
@@ -418,11 +437,8 @@ impl Camera {
         let now = clock::now();
         let (people, is_watching) = lock(&self.scene).people.counts(now);
         let mut record = lock(&self.state);
-        let (state, detail) = match (&record.stream, &record.reported) {
-            (None, _) => (CameraState::Offline, "its stream is closed".to_owned()),
-            (Some(_), None) => (CameraState::Connecting, "it has not reported yet".to_owned()),
-            (Some(_), Some(reported)) => (reported.state, reported.detail.clone()),
-        };
+        let (state, detail) = record.state();
+        let detail = detail.to_owned();
         CameraView {
             hello: record.hello.clone(),
             state,
@@ -436,6 +452,11 @@ impl Camera {
             people,
             is_watching,
         }
+    }
+
+    /// Its state: what the sender says, or offline.
+    pub fn state(&self) -> CameraState {
+        lock(&self.state).state().0
     }
 
     /// The session that streams, or streamed last.

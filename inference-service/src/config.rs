@@ -54,11 +54,36 @@ pub struct Listen {
     pub grpc: SocketAddr,
     /// HTTP: `/livez`, `/readyz`, `/metrics`.
     pub admin: SocketAddr,
+    /// HTTP: the page for people; empty: it is off.
+    #[serde(with = "address_or_none")]
+    pub page: Option<SocketAddr>,
 }
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { grpc: ([127, 0, 0, 1], 50051).into(), admin: ([127, 0, 0, 1], 9464).into() }
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self { grpc: local(50051), admin: local(9464), page: Some(local(9465)) }
+    }
+}
+
+/// An address, or an empty text for none.
+mod address_or_none {
+    use std::net::SocketAddr;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(address: &Option<SocketAddr>, to: S) -> Result<S::Ok, S::Error> {
+        address.map_or(String::new(), |address| address.to_string()).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+        let text = String::deserialize(from)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let wrong = || D::Error::custom(format!("{text:?} is no address: use one like \"0.0.0.0:9465\", or \"\" for none"));
+        text.parse().map(Some).map_err(|_| wrong())
     }
 }
 
@@ -345,6 +370,7 @@ mod tests {
         for (key, value, word) in [
             ("limits.window", "two", "limits.window"),
             ("listen.grpc", "localhost", "listen.grpc"),
+            ("listen.page", "9465", "listen.page"),
             ("limits.windows", "2", "windows"),
             ("vision.max_faces", "many", "vision.max_faces"),
         ] {

@@ -9,6 +9,7 @@
 pub mod budget;
 pub mod cameras;
 pub mod config;
+pub mod dashboard;
 pub mod eval;
 pub mod history;
 pub mod history_command;

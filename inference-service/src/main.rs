@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use flatframe_shared::allocator;
+use flatframe_shared::allocator::Counted;
 use flatframe_shared::cli::{self, EXIT_CONFIG, ServiceArgs};
 use flatframe_shared::shutdown::{CancellationToken, LEAVE_THREADS_AFTER, Signals};
 use flatframe_shared::telemetry;
@@ -16,6 +16,12 @@ use inference_service::models_command::{self, ModelsCommand};
 use inference_service::server::{Listeners, Server, load};
 
 const PROGRAM: &str = "inference-service";
+
+/// glibc took what is kept of a result from the hole that its decoded picture
+/// left, and each kept result held a megabyte: docs/performance.md,
+/// "Allocators".
+#[global_allocator]
+static ALLOCATOR: Counted<mimalloc::MiMalloc> = Counted(mimalloc::MiMalloc);
 
 /// Finds faces in the frames of cameras and answers clients over gRPC. Without
 /// a command it serves.
@@ -56,9 +62,6 @@ fn main() -> ExitCode {
             refuse("give every --set after the command");
         }
     }
-    // Left alone, glibc takes what is kept of a result from the hole that its decoded picture left,
-    // and with pictures of 640x480 each kept result held a megabyte: docs/performance.md, "Allocators".
-    allocator::settle();
     let config = match Config::load(args.config.as_deref(), &args.set) {
         Ok(config) => config,
         Err(error) => return fail(EXIT_CONFIG, &error),
@@ -131,7 +134,8 @@ async fn run(config: Config, check: bool) -> ExitCode {
         Ok(server) => server,
         Err(error) => return fail(1, &error),
     };
-    tracing::info!(grpc = %config.listen.grpc, admin = %config.listen.admin, "serving");
+    let page = config.listen.page.map(|address| format!("http://{address}"));
+    tracing::info!(grpc = %config.listen.grpc, admin = %config.listen.admin, page, "serving");
     let totals = server.join().await;
     if totals.balance() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

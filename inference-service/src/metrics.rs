@@ -63,6 +63,8 @@ pub struct Sources {
     pub bus: Arc<Bus>,
     /// Connections.
     pub connections: Arc<ConnectionCounts>,
+    /// Connections of the page.
+    pub viewers: Arc<ConnectionCounts>,
     /// States that a person should know of.
     pub incidents: Arc<Incidents>,
     /// What is kept on disk.
@@ -213,6 +215,7 @@ impl Sources {
             .encode_descriptor("busy", help, Some(&Unit::Seconds), MetricType::Counter)
             .and_then(|metric| ConstCounter::new(self.dispatch.busy().as_secs_f64()).encode(metric))?;
         gauge(encoder, "connections", "Connections open", None, self.connections.open.load(Relaxed))?;
+        gauge(encoder, "page_connections", "Connections of the page open", None, self.viewers.open.load(Relaxed))?;
         for (name, help, count) in [
             ("connections_accepted", "Connections accepted", &self.connections.accepted),
             ("connections_refused", "Connections refused at the cap", &self.connections.refused),
@@ -220,6 +223,8 @@ impl Sources {
             ("connections_without_preface", "Connections that did not speak HTTP/2", &self.connections.no_preface),
             ("connections_idle", "Connections closed because no call came", &self.connections.idle),
             ("connections_cut", "Connections cut because the client did not read", &self.connections.cut),
+            ("page_connections_refused", "Connections of the page refused at the cap", &self.viewers.refused),
+            ("page_connections_cut", "Connections of the page cut because it did not read", &self.viewers.cut),
         ] {
             counter(encoder, name, help, count.load(Relaxed))?;
         }

@@ -2,47 +2,45 @@
 //! to stop, and stops within a deadline. Does not parse arguments and does not
 //! bind: tests and the demo start it as `main` does.
 
+mod keeping;
+mod services;
+pub mod slots;
+
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use flatframe_shared::admin::{AdminState, serve_admin};
-use flatframe_shared::budget::{Budget, DoesNotFit, Place};
-use flatframe_shared::clock;
+use flatframe_shared::budget::{Budget, DoesNotFit};
 use flatframe_shared::frame::Pace;
-use flatframe_shared::r#gen::{DESCRIPTORS, v1};
 use flatframe_shared::ledger::{ServerCounts, ServerLedger};
 use flatframe_shared::memory_watch::MemoryWatch;
 use flatframe_shared::process;
 use flatframe_shared::rate_log::RateLog;
-use flatframe_shared::resources::{Readings, ResourceApi, Resources};
-use flatframe_shared::serve::{ConnectionCounts, serve_grpc};
+use flatframe_shared::resources::Resources;
+use flatframe_shared::serve::{ConnectionCounts, Protocol, serve};
+use futures_util::future::OptionFuture;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::service::Routes;
-use tonic_health::pb::health_server::{Health, HealthServer};
 
-use crate::budget::{budget, connection_limits};
+use self::services::Services;
+use self::slots::{CallSlots, places};
+use crate::budget::{budget, connection_limits, page_limits};
 use crate::cameras::Cameras;
-use crate::config::{Config, Limits, PrivacyMode};
-use crate::history::query::MAX_PAGE_ROWS;
-use crate::history::{self, History, HistoryWriter, IncidentQuery, OpenError, Record};
-use crate::intake::admission::{Admitted, Slots};
+use crate::config::{Config, PrivacyMode};
+use crate::history::{History, HistoryWriter, OpenError};
 use crate::intake::dispatch::Dispatch;
 use crate::intake::link::{DRAIN_DEADLINE, Intake, MAX_OPENINGS};
 use crate::intake::openings::Openings;
 use crate::intake::pacing::Pacing;
-use crate::intake::stream::FrameApi;
 use crate::intake::worker;
 use crate::metrics::{Sources, Stages, registry};
 use crate::people::incidents::Incidents;
 use crate::pulse;
 use crate::results::archive::Archive;
 use crate::results::bus::{Bus, BusLimits};
-use crate::results::detect::DetectApi;
-use crate::results::service::ResultApi;
 use crate::results::wire::Wire;
 use crate::vision::{Analyzer, ModelError};
 
@@ -52,32 +50,6 @@ pub const ASSUMED_SERVICE: Duration = Duration::from_millis(10);
 pub const LAST_JOB_DEADLINE: Duration = Duration::from_secs(2);
 /// Connections are closed so long after streams were told to drain.
 pub const CONNECTION_GRACE: Duration = Duration::from_secs(6);
-/// What still waits for the history is written within this.
-const HISTORY_DEADLINE: Duration = Duration::from_secs(2);
-/// Most calls of clients at once besides `Watch`, `Detect`, health and cameras.
-pub const MAX_SMALL_CALLS: usize = 64;
-/// Most health checks at once: clients that hold every other slot must not make
-/// a probe fail.
-pub const MAX_HEALTH_CHECKS: usize = 16;
-/// Most clients that watch the health at once.
-pub const MAX_HEALTH_WATCHES: usize = 16;
-/// Most questions to the history at once.
-pub const MAX_QUERIES: usize = 4;
-/// Most snapshots at once, waiting for the painter or being taken.
-pub const MAX_SNAPSHOTS: usize = 4;
-/// Most clients that watch incidents at once.
-pub const MAX_INCIDENT_WATCHES: usize = 32;
-/// A health check asks for the name of a service, bytes.
-pub const MAX_HEALTH_REQUEST_BYTES: usize = 1024;
-/// Largest request of a client that carries no picture, bytes.
-pub const MAX_REQUEST_BYTES: usize = 32 * 1024;
-/// A health check that takes longer holds its slot in vain: a probe waits for
-/// one second.
-const HEALTH_DEADLINE: Duration = Duration::from_secs(2);
-/// Longest life of a call that asks what the services are: tools take
-/// milliseconds.
-const REFLECTION_LIFETIME: Duration = Duration::from_secs(30);
-
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -130,6 +102,8 @@ pub struct Listeners {
     pub grpc: TcpListener,
     /// `/livez`, `/readyz`, `/metrics`.
     pub admin: TcpListener,
+    /// The page; `None`: it is off.
+    pub page: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -146,6 +120,10 @@ impl Listeners {
         Ok(Self {
             grpc: bind("listen.grpc", config.listen.grpc).await?,
             admin: bind("listen.admin", config.listen.admin).await?,
+            page: match config.listen.page {
+                Some(address) => Some(bind("listen.page", address).await?),
+                None => None,
+            },
         })
     }
 }
@@ -155,7 +133,7 @@ pub struct Server {
     sources: Arc<Sources>,
     intake: Arc<Intake>,
     shutdown: CancellationToken,
-    serving: tokio::task::JoinHandle<()>,
+    serving: tokio::task::JoinHandle<((), Option<()>)>,
     admin: tokio::task::JoinHandle<()>,
     admin_stop: CancellationToken,
     pacing: tokio::task::JoinHandle<()>,
@@ -171,23 +149,15 @@ impl Server {
     /// When the system gives no thread.
     pub async fn start(loaded: Loaded, listeners: Listeners, shutdown: CancellationToken) -> Result<Self, StartError> {
         let Loaded { config, analyzer, budget } = loaded;
+        // Before there are threads that would outlive a refusal.
+        let (history, writer) = keeping::open(&config.history)?;
         let dispatch = Arc::new(Dispatch::new(config.workers.threads(), ASSUMED_SERVICE));
         let stages = Arc::new(Stages::default());
         let workers = worker::start(&dispatch, &analyzer, &stages)?;
         let connections = Arc::new(ConnectionCounts::default());
+        let viewers = Arc::new(ConnectionCounts::default());
         let limits = &config.limits;
         let mut resources = Resources::new(budget, Vec::new(), limits.memory_bytes, limits.soft_memory_bytes);
-        let (history, writer) = match config.history.settings() {
-            Some(settings) => {
-                let (history, writer) = History::open(settings)?;
-                end_left_open(&history);
-                (Some(history), Some(writer))
-            }
-            None => {
-                tracing::info!("no history is kept (history.file is empty)");
-                (None, None)
-            }
-        };
         let first_incident = history.as_ref().map_or(1, History::next_incident_id);
         let incidents = Arc::new(Incidents::new(config.incidents.clone(), first_incident));
         let wire =
@@ -196,13 +166,14 @@ impl Server {
         let memory = resources.memory.clone();
         let intake = intake(&config, &analyzer, dispatch.clone(), memory, archive, shutdown.clone());
         let slots = CallSlots::new(limits);
-        resources.places = places(&config, &intake, &incidents, &connections, &slots);
+        resources.places = places(&config, &intake, &incidents, [&connections, &viewers], &slots);
         let sources = Arc::new(Sources {
             cameras: intake.cameras.clone(),
             detect_ledger: ServerLedger::new(),
             dispatch,
             bus: intake.bus.clone(),
             connections: connections.clone(),
+            viewers: viewers.clone(),
             incidents,
             archive: intake.archive.clone(),
             stages,
@@ -210,15 +181,17 @@ impl Server {
         });
         let (health, health_service) = tonic_health::server::health_reporter();
         set_health(&health, true).await;
-        let routes = routes(&config, &intake, &sources, slots, health_service)?;
-        let serving = tokio::spawn(serve_grpc(
-            listeners.grpc,
-            routes,
-            connection_limits(&config),
-            connections,
-            shutdown.clone(),
-            CONNECTION_GRACE,
-        ));
+        let services = Services::new(&config, &intake, &sources);
+        let page = listeners.page.map(|listener| {
+            let is_local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+            let routes = services.page(&slots, is_local);
+            serve(listener, Protocol::Web, routes, page_limits(), viewers, shutdown.clone(), CONNECTION_GRACE)
+        });
+        let routes = services.grpc(&slots, health_service)?;
+        let limits = connection_limits(&config);
+        let grpc = listeners.grpc;
+        let grpc = serve(grpc, Protocol::Grpc, routes, limits, connections, shutdown.clone(), CONNECTION_GRACE);
+        let serving = tokio::spawn(async { tokio::join!(grpc, OptionFuture::from(page)) });
         let ready = {
             let shutdown = shutdown.clone();
             move || if shutdown.is_cancelled() { Err("stopping".to_owned()) } else { Ok(()) }
@@ -264,42 +237,13 @@ impl Server {
         let _ = tokio::join!(self.serving, self.pacing);
         self.intake.tasks.wait().await;
         if let Some(writer) = self.writer {
-            close_history(&self.sources.archive, writer).await;
+            keeping::close(&self.sources.archive, writer).await;
         }
         self.admin_stop.cancel();
         let _ = self.admin.await;
         let totals = self.sources.totals();
         tracing::info!(received = totals.received, queued = totals.queued, balance = totals.balance(), "stopped");
         totals
-    }
-}
-
-/// Incidents that the last run left open ended with it, if not before.
-fn end_left_open(history: &History) {
-    let now_ms = clock::unix_us().div_euclid(1000);
-    let query = IncidentQuery {
-        camera: None,
-        from_unix_ms: 0,
-        to_unix_ms: now_ms.saturating_add(1),
-        only_open: true,
-        after: None,
-        limit: MAX_PAGE_ROWS,
-    };
-    match history.query_incidents(&query, clock::now() + HISTORY_DEADLINE) {
-        Ok(open) => open.into_iter().for_each(|incident| {
-            let end = now_ms.max(incident.opened_unix_ms);
-            history.offer(Record::Incident(history::Incident { resolved_unix_ms: Some(end), ..incident }));
-        }),
-        Err(error) => tracing::warn!(%error, "incidents that the last run left open stay open in the history"),
-    }
-}
-
-/// Writes what still waits for the disk.
-async fn close_history(archive: &Archive, writer: HistoryWriter) {
-    let closed = tokio::task::spawn_blocking(move || writer.close(HISTORY_DEADLINE)).await;
-    if !closed.unwrap_or(false) {
-        let state = archive.history.as_ref().map(History::state);
-        tracing::error!(?state, "the disk is too slow: what was not yet in the history is lost");
     }
 }
 
@@ -348,151 +292,4 @@ fn intake(
         tasks: TaskTracker::new(),
         limits,
     })
-}
-
-/// Slots of calls that cost memory.
-struct CallSlots {
-    detect: Slots,
-    clients: Slots,
-    health_checks: Slots,
-    health_watches: Slots,
-    queries: Slots,
-    snapshots: Slots,
-    incident_watches: Slots,
-}
-
-impl CallSlots {
-    fn new(limits: &Limits) -> Self {
-        Self {
-            detect: Slots::new(limits.max_detect_calls, "limits.max_detect_calls"),
-            clients: Slots::new(limits.max_subscribers + MAX_SMALL_CALLS, "limits.max_subscribers"),
-            health_checks: Slots::new(MAX_HEALTH_CHECKS, "health checks"),
-            health_watches: Slots::new(MAX_HEALTH_WATCHES, "health watches"),
-            queries: Slots::new(MAX_QUERIES, "questions to the history"),
-            snapshots: Slots::new(MAX_SNAPSHOTS, "snapshots"),
-            incident_watches: Slots::new(MAX_INCIDENT_WATCHES, "clients that watch incidents"),
-        }
-    }
-}
-
-fn places(
-    config: &Config,
-    intake: &Arc<Intake>,
-    incidents: &Arc<Incidents>,
-    connections: &Arc<ConnectionCounts>,
-    slots: &CallSlots,
-) -> Vec<Place> {
-    use std::sync::atomic::Ordering::Relaxed;
-    let limits = &config.limits;
-    let frames = limits.max_streams as u64 * u64::from(limits.window) + limits.max_detect_calls as u64;
-    let (dispatch, cameras, bus) = (intake.dispatch.clone(), intake.cameras.clone(), intake.bus.clone());
-    let (streams, subscribers, held, connections) = (intake.clone(), bus.clone(), bus.clone(), connections.clone());
-    let queued = limits.max_subscribers as u64 * limits.subscriber_queue as u64;
-    let openings = intake.openings.clone();
-    let (tracks, incidents) = (cameras.clone(), incidents.clone());
-    let incident_cap = Incidents::cap(limits.max_cameras);
-    let taken = |name: &str, slots: &Slots| {
-        let live = slots.clone();
-        Place::new(name, slots.cap() as u64, move || live.taken() as u64)
-    };
-    let mut places = vec![
-        Place::new("incidents", incident_cap as u64, move || incidents.live() as u64),
-        Place::new("schedule", frames, move || dispatch.waiting() as u64),
-        Place::new("openings", MAX_OPENINGS as u64, move || openings.live() as u64),
-        taken("detect_calls", &slots.detect),
-        taken("client_calls", &slots.clients),
-        taken("health_checks", &slots.health_checks),
-        taken("health_watches", &slots.health_watches),
-        taken("queries", &slots.queries),
-        taken("snapshots", &slots.snapshots),
-        taken("incident_watches", &slots.incident_watches),
-        Place::new("streams", limits.max_streams as u64, move || streams.streams() as u64),
-        Place::new("cameras", limits.max_cameras as u64, move || cameras.len() as u64),
-        Place::new("connections", limits.max_connections as u64, move || connections.open.load(Relaxed)),
-        Place::new("subscribers", limits.max_subscribers as u64, move || subscribers.subscribers() as u64),
-        Place::new("subscriber_queues", queued, move || bus.waiting() as u64),
-        Place::new("result_ring", limits.result_ring as u64, move || held.held() as u64),
-    ];
-    // How many faces there are now is kept from clients then.
-    if config.privacy.mode != PrivacyMode::CountsOnly {
-        let cap = limits.max_cameras * config.people.max_tracks;
-        places.push(Place::new("tracks", cap as u64, move || tracks.tracks() as u64));
-    }
-    places
-}
-
-fn routes(
-    config: &Config,
-    intake: &Arc<Intake>,
-    sources: &Arc<Sources>,
-    slots: CallSlots,
-    health: HealthServer<impl Health>,
-) -> Result<Routes, StartError> {
-    let limits = &config.limits;
-    let deadline = limits.call_deadline();
-    let detect = DetectApi {
-        dispatch: intake.dispatch.clone(),
-        ledger: sources.detect_ledger.clone(),
-        max_calls: limits.max_detect_calls,
-        max_bytes: limits.max_detect_bytes,
-        detector: intake.detector.clone(),
-        gender_model: intake.gender_model.clone(),
-        errors: Arc::default(),
-    };
-    let results = ResultApi {
-        cameras: intake.cameras.clone(),
-        bus: intake.bus.clone(),
-        archive: intake.archive.clone(),
-        incidents: sources.incidents.clone(),
-        privacy: config.privacy.clone(),
-        painter: Arc::default(),
-        max_picture: config.vision.max_picture.0,
-        max_snapshot_bytes: limits.max_frame_bytes as usize,
-        call_deadline: deadline,
-        shutdown: intake.shutdown.clone(),
-    };
-    let readings = Readings {
-        balance: Box::new({
-            let sources = sources.clone();
-            move || sources.totals().balance()
-        }),
-        stages: Box::new({
-            let sources = sources.clone();
-            move || sources.stages.times()
-        }),
-    };
-    let resources = ResourceApi { resources: sources.resources.clone(), readings: Arc::new(readings) };
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
-    let frames = v1::frame_service_server::FrameServiceServer::new(FrameApi(intake.clone()))
-        .max_decoding_message_size(limits.max_message_bytes());
-    let detect = v1::detect_service_server::DetectServiceServer::new(detect)
-        .max_decoding_message_size(limits.max_detect_bytes as usize + MAX_REQUEST_BYTES);
-    let results =
-        v1::result_service_server::ResultServiceServer::new(results).max_decoding_message_size(MAX_REQUEST_BYTES);
-    let resources =
-        v1::admin_service_server::AdminServiceServer::new(resources).max_decoding_message_size(MAX_REQUEST_BYTES);
-    let health =
-        Admitted::new(health.max_decoding_message_size(MAX_HEALTH_REQUEST_BYTES), deadline.min(HEALTH_DEADLINE))
-            .with_slots(slots.health_checks)
-            .with_slots_of("/grpc.health.v1.Health/Watch", slots.health_watches);
-    let CallSlots { detect: detect_slots, clients: client_slots, queries, snapshots, incident_watches, .. } = slots;
-    let results = Admitted::new(results, deadline)
-        .with_slots(client_slots.clone())
-        .with_slots_of("/flatframe.v1.ResultService/QueryResults", queries.clone())
-        .with_slots_of("/flatframe.v1.ResultService/QueryCounts", queries)
-        .with_slots_of("/flatframe.v1.ResultService/WatchIncidents", incident_watches)
-        .with_slots_of("/flatframe.v1.ResultService/GetSnapshot", snapshots);
-    Ok(Routes::new(Admitted::new(frames, deadline))
-        .add_service(Admitted::new(detect, deadline).with_slots(detect_slots))
-        .add_service(results)
-        .add_service(Admitted::new(resources, deadline).with_slots(client_slots.clone()))
-        .add_service(health)
-        .add_service(
-            Admitted::new(reflection.max_decoding_message_size(MAX_REQUEST_BYTES), deadline)
-                .with_slots(client_slots)
-                .with_lifetime(REFLECTION_LIFETIME),
-        ))
 }

@@ -15,7 +15,7 @@ use flatframe_shared::ledger::IngestCounts;
 use flatframe_shared::outcome::{DropReason, Outcome};
 use flatframe_shared::process;
 use flatframe_shared::resources::{Readings, ResourceApi, Resources, StageTime};
-use flatframe_shared::serve::{ConnectionCounts, ConnectionLimits, serve_grpc};
+use flatframe_shared::serve::{ConnectionCounts, ConnectionLimits, Protocol, serve};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -173,7 +173,7 @@ impl Ingest {
             let routes = Routes::new(AdminServiceServer::new(api)).add_service(health_service);
             let limits = ConnectionLimits { max_connections: MAX_ADMIN_CONNECTIONS, ..ConnectionLimits::default() };
             let counts = Arc::new(ConnectionCounts::default());
-            others.push(tokio::spawn(serve_grpc(listener, routes, limits, counts, admin_stop.clone(), ADMIN_GRACE)));
+            others.push(tokio::spawn(serve(listener, Protocol::Grpc, routes, limits, counts, admin_stop.clone(), ADMIN_GRACE)));
         }
         tracing::info!(
             cameras = cameras.len(),

@@ -59,7 +59,7 @@ pub fn memory(encoder: &mut DescriptorEncoder<'_>, resources: &Resources) -> fmt
         ("restarts", "Times a supervisor started it again", None, resources.restarts),
         ("cgroup_limit", "Memory limit of the cgroup", bytes, cgroup.map(|group| group.limit_bytes)),
         ("cgroup_used", "Memory that the cgroup cannot drop", bytes, cgroup.and_then(|group| group.used_bytes)),
-        ("allocator_held", "Taken from the system by the allocator", bytes, allocator.map(|used| used.held_bytes)),
+        ("allocator_held", "Taken from the system by the allocator", bytes, allocator.and_then(|used| used.held_bytes)),
         ("allocator_in_use", "In blocks that the program uses", bytes, allocator.map(|used| used.in_use_bytes)),
     ] {
         if let Some(value) = value {

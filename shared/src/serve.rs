@@ -1,13 +1,14 @@
-//! Accepts gRPC connections and owns every one of them: capped in number, cut
-//! when the preface does not come, when a ping is not answered, when an answer
-//! is not taken or when a handler says so, closed when no call comes or when
-//! another needs the place, joined at shutdown within a deadline. Knows no
-//! service.
+//! Accepts connections of gRPC, or of browsers, and owns every one of them:
+//! capped in number, cut when the first bytes do not come, when a ping is not
+//! answered, when an answer is not taken or when a handler says so, closed when
+//! no call comes or when another needs the place, joined at shutdown within a
+//! deadline. Knows no service.
 //!
 //! tonic's own accept loop waits for ever at shutdown, has no cap and no way
 //! to cut one connection; hyper underneath is the same.
 
 mod calls;
+mod connection;
 mod roster;
 #[cfg(test)]
 mod tests;
@@ -17,8 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::sync::CancellationToken;
@@ -31,17 +31,19 @@ use self::roster::Roster;
 use crate::clock;
 use crate::rate_log::RateLog;
 
-/// The first bytes of every HTTP/2 connection (RFC 9113, section 3.4).
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// What a client of another protocol reads.
-const NOT_GRPC: &[u8] =
-    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\nthis port speaks gRPC (HTTP/2) only\n";
 /// Data that the peer does not take for so long ends the connection.
 const UNSENT_DEADLINE: Duration = Duration::from_secs(8);
-/// An idle connection that was told to end may take so long.
-const GOODBYE_DEADLINE: Duration = Duration::from_secs(5);
 /// Wait before accepting again when the process has no file descriptor left.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// What a listener speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// gRPC: HTTP/2 from the first byte.
+    Grpc,
+    /// What browsers speak without encryption: HTTP/1.1.
+    Web,
+}
 
 /// Limits of all connections of one listener.
 #[derive(Debug, Clone)]
@@ -49,21 +51,22 @@ pub struct ConnectionLimits {
     /// Most connections at once. For one more, the connection that is longest
     /// without a call gives way; when all carry calls, it is closed at once.
     pub max_connections: usize,
-    /// Most concurrent calls on one connection.
+    /// Most concurrent calls on one connection of gRPC; the web has one.
     pub max_calls_per_connection: u32,
     /// Flow-control window of one connection and of each call on it, bytes:
-    /// the most that waits unread.
+    /// the most that waits unread. Not used for the web, which reads a request
+    /// piece by piece.
     pub window_bytes: u32,
     /// Most bytes that wait to be sent on one call.
     pub send_buffer_bytes: usize,
-    /// Time until the preface must have come.
+    /// Time until the preface, or a request's header, must have come.
     pub preface_deadline: Duration,
     /// A connection without a call for so long is closed: clients open another
     /// when they need it.
     pub idle_deadline: Duration,
     /// A client that does not take an answer for so long is cut.
     pub unread_deadline: Duration,
-    /// A connection that was silent so long is pinged.
+    /// A connection of gRPC that was silent so long is pinged.
     pub ping_interval: Duration,
     /// A ping must be answered within this.
     pub ping_deadline: Duration,
@@ -101,7 +104,7 @@ pub struct ConnectionCounts {
     pub refused: AtomicU64,
     /// Closed without a call because the cap was reached and another came.
     pub gave_way: AtomicU64,
-    /// Cut because the preface did not come or was another protocol's.
+    /// Cut because the first bytes did not come or were another protocol's.
     pub no_preface: AtomicU64,
     /// Closed because no call came.
     pub idle: AtomicU64,
@@ -153,8 +156,9 @@ impl Listener for TcpListener {
 /// Serves `routes` on `listener` until `shutdown`, then lets calls finish for
 /// at most `grace` and closes what is left. Returns when every connection is
 /// closed.
-pub async fn serve_grpc(
+pub async fn serve(
     listener: impl Listener,
+    protocol: Protocol,
     routes: Routes,
     limits: ConnectionLimits,
     counts: Arc<ConnectionCounts>,
@@ -214,7 +218,7 @@ pub async fn serve_grpc(
                 biased;
                 () = cut.cancelled() => !closing.is_cancelled(),
                 () = gives_way.cancelled() => false,
-                does_not_read = serve_connection((reader, writer), calls, &limits, &counts, executor, shutdown) => does_not_read,
+                does_not_read = connection::serve((reader, writer), protocol, calls, &limits, &counts, executor, shutdown) => does_not_read,
             };
             if does_not_read {
                 counts.cut.fetch_add(1, Relaxed);
@@ -264,102 +268,3 @@ where
     }
 }
 
-/// Serves one connection to its end; `true` when it ends because the client
-/// did not take an answer.
-async fn serve_connection(
-    (mut reader, mut writer): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
-    calls: Calls,
-    limits: &ConnectionLimits,
-    counts: &ConnectionCounts,
-    executor: TrackedExecutor,
-    shutdown: CancellationToken,
-) -> bool {
-    let mut preface = [0; PREFACE.len()];
-    match tokio::time::timeout(limits.preface_deadline, read_preface(&mut reader, &mut preface)).await {
-        Ok(Ok(true)) => {}
-        Ok(Ok(false)) => {
-            counts.no_preface.fetch_add(1, Relaxed);
-            let _ = tokio::time::timeout(limits.preface_deadline, answer_not_grpc(&mut reader, &mut writer)).await;
-            return false;
-        }
-        Ok(Err(_)) | Err(_) => {
-            counts.no_preface.fetch_add(1, Relaxed);
-            return false;
-        }
-    }
-    let io = tokio::io::join(std::io::Cursor::new(preface).chain(reader), writer);
-    let watch = calls.watch();
-    let serving = hyper::server::conn::http2::Builder::new(executor)
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(limits.window_bytes)
-        .initial_connection_window_size(limits.window_bytes)
-        .max_concurrent_streams(limits.max_calls_per_connection)
-        .max_send_buf_size(limits.send_buffer_bytes)
-        .max_header_list_size(limits.max_header_bytes)
-        .keep_alive_interval(limits.ping_interval)
-        .keep_alive_timeout(limits.ping_deadline)
-        .serve_connection(TokioIo::new(io), calls);
-    let mut serving = std::pin::pin!(serving);
-    // A connection that breaks has told every call on it; nobody else to tell.
-    let result = tokio::select! {
-        biased;
-        result = serving.as_mut() => result,
-        () = shutdown.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
-        () = watch.unread_for(limits.unread_deadline) => return true,
-        () = watch.idle_for(limits.idle_deadline) => {
-            counts.idle.fetch_add(1, Relaxed);
-            serving.as_mut().graceful_shutdown();
-            // A call that came just now is still served.
-            tokio::select! {
-                biased;
-                result = serving => result,
-                () = watch.unread_for(limits.unread_deadline) => return true,
-                () = watch.idle_for(GOODBYE_DEADLINE) => return false,
-            }
-        }
-    };
-    if let Err(error) = result {
-        tracing::debug!(%error, "connection ended");
-    }
-    false
-}
-
-/// Tells a client of another protocol what this port is.
-async fn answer_not_grpc(
-    reader: &mut (impl AsyncRead + Unpin),
-    writer: &mut (impl AsyncWrite + Unpin),
-) -> std::io::Result<()> {
-    writer.write_all(NOT_GRPC).await?;
-    writer.shutdown().await?;
-    // What it still sends is read, up to a bound: closing a socket with unread
-    // data resets it, and the answer would be lost.
-    let mut rest = [0; 1024];
-    for _ in 0..16 {
-        if reader.read(&mut rest).await? == 0 {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// Reads the preface; `false` as soon as it is another protocol's.
-async fn read_preface(
-    reader: &mut (impl AsyncRead + Unpin),
-    preface: &mut [u8; PREFACE.len()],
-) -> std::io::Result<bool> {
-    let mut have = 0;
-    while have < preface.len() {
-        let more = reader.read(&mut preface[have..]).await?;
-        if more == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        have += more;
-        if preface[..have] != PREFACE[..have] {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}

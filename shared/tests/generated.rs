@@ -1,9 +1,15 @@
-//! The committed code in `shared/src/gen` is what the proto files give.
+//! The committed code in `shared/src/gen`, and the messages that the page
+//! knows, are what the proto files give.
 //!
 //! `UPDATE_GENERATED=1 cargo test -p flatframe-shared --test generated` writes
 //! it anew. protox parses the files, so no protoc is needed.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
+
+use prost_types::field_descriptor_proto::{Label, Type};
+use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
 
 const FILES: [&str; 4] = [
     "flatframe/v1/frames.proto",
@@ -12,37 +18,107 @@ const FILES: [&str; 4] = [
     "flatframe/v1/admin.proto",
 ];
 
-fn generate(into: &Path) {
+/// What the page may ask.
+const PAGE_SERVICES: [&str; 2] = ["ResultService", "AdminService"];
+
+fn generate(into: &Path, page: &Path) {
     let protos = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto");
     let descriptors = protox::compile(FILES, [&protos]).expect("the proto files compile");
     tonic_prost_build::configure()
         .out_dir(into)
         .file_descriptor_set_path(into.join("flatframe.v1.bin"))
-        // Pictures are shared, not copied, between the socket and the decoder.
+        // Pictures are shared, not copied, between the socket and the decoder, or from a camera to
+        // its viewers.
         .bytes(".flatframe.v1.Frame.jpeg")
         .bytes(".flatframe.v1.DetectRequest.jpeg")
+        .bytes(".flatframe.v1.Snapshot.jpeg")
         .emit_rerun_if_changed(false)
         .compile_fds(descriptors.clone())
         .expect("code is generated");
     let set = prost::Message::encode_to_vec(&descriptors);
     std::fs::write(into.join("flatframe.v1.bin"), set).expect("write descriptors");
+    std::fs::write(page.join("schema.js"), schema(&descriptors)).expect("write the page's messages");
+}
+
+/// Messages and enums that the page's services name, for `protobuf.js`.
+fn schema(descriptors: &FileDescriptorSet) -> String {
+    let short = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
+    let files = || descriptors.file.iter();
+    let messages: BTreeMap<_, _> =
+        files().flat_map(|file| &file.message_type).map(|message| (message.name().to_owned(), message)).collect();
+    let services = files().flat_map(|file| &file.service);
+    let methods =
+        services.filter(|service| PAGE_SERVICES.contains(&service.name())).flat_map(|service| &service.method);
+    let mut open: Vec<_> =
+        methods.flat_map(|method| [short(method.input_type()), short(method.output_type())]).collect();
+    let (mut reached, mut enums) = (BTreeSet::new(), BTreeSet::new());
+    while let Some(name) = open.pop() {
+        for field in &messages[&name].field {
+            match field.r#type() {
+                Type::Message if !reached.contains(&short(field.type_name())) => open.push(short(field.type_name())),
+                Type::Enum => _ = enums.insert(short(field.type_name())),
+                _ => {}
+            }
+        }
+        reached.insert(name);
+    }
+    let mut text =
+        "// Generated from proto/flatframe/v1 by shared/tests/generated.rs: messages as [number, name, type, label].\n\
+                    export const messages = {\n"
+            .to_owned();
+    for name in &reached {
+        let fields: Vec<_> = messages[name].field.iter().map(|field| entry(messages[name], field)).collect();
+        writeln!(text, "  {name}: [{}],", fields.join(", ")).expect("text");
+    }
+    text += "};\n// Names by number.\nexport const enums = {\n";
+    for of in files().flat_map(|file| &file.enum_type).filter(|of| enums.contains(of.name())) {
+        let names: Vec<_> = of.value.iter().map(|value| format!("{:?}", value.name())).collect();
+        assert!(of.value.iter().zip(0..).all(|(value, number)| value.number() == number), "{} has holes", of.name());
+        writeln!(text, "  {}: [{}],", of.name(), names.join(", ")).expect("text");
+    }
+    text + "};\n"
+}
+
+fn entry(message: &DescriptorProto, field: &FieldDescriptorProto) -> String {
+    let of = field.type_name().rsplit('.').next().unwrap_or_default();
+    let kind = match field.r#type() {
+        Type::Uint32 => "uint32".to_owned(),
+        Type::Uint64 => "uint64".to_owned(),
+        Type::Int64 => "int64".to_owned(),
+        Type::Bool => "bool".to_owned(),
+        Type::String => "string".to_owned(),
+        Type::Bytes => "bytes".to_owned(),
+        Type::Float => "float".to_owned(),
+        Type::Double => "double".to_owned(),
+        Type::Message => of.to_owned(),
+        Type::Enum => format!("enum:{of}"),
+        other => panic!("protobuf.js knows no {other:?}: {}.{}", message.name(), field.name()),
+    };
+    let label = match field.label() {
+        Label::Repeated => ", \"repeated\"",
+        _ if field.proto3_optional() => ", \"optional\"",
+        _ => "",
+    };
+    format!("[{}, {:?}, {kind:?}{label}]", field.number(), field.name())
 }
 
 #[test]
 fn committed_code_is_current() {
-    let committed = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/gen");
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let (committed, page) = (here.join("src/gen"), here.join("../inference-service/page"));
     if std::env::var_os("UPDATE_GENERATED").is_some() {
-        generate(&committed);
+        generate(&committed, &page);
         return;
     }
     let fresh = tempfile::tempdir().expect("temporary folder");
-    generate(fresh.path());
-    for name in ["flatframe.v1.rs", "flatframe.v1.bin"] {
+    generate(fresh.path(), fresh.path());
+    for (folder, name) in [(&committed, "flatframe.v1.rs"), (&committed, "flatframe.v1.bin"), (&page, "schema.js")] {
         let want = std::fs::read(fresh.path().join(name)).expect("generated file");
-        let have = std::fs::read(committed.join(name)).unwrap_or_default();
+        let have = std::fs::read(folder.join(name)).unwrap_or_default();
         assert!(
             want == have,
-            "shared/src/gen/{name} is not what proto/ gives: run UPDATE_GENERATED=1 cargo test -p flatframe-shared --test generated"
+            "{name} in {} is not what proto/ gives: run UPDATE_GENERATED=1 cargo test -p flatframe-shared --test generated",
+            folder.display()
         );
     }
 }

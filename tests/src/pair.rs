@@ -22,6 +22,8 @@ pub struct Inference {
     pub address: SocketAddr,
     /// Where its metrics are.
     pub admin: SocketAddr,
+    /// Where its page is.
+    pub page: SocketAddr,
     /// Its computed bound.
     pub budget: Budget,
     /// Its live counters.
@@ -38,15 +40,17 @@ impl Inference {
     pub async fn start(mut config: InferenceConfig) -> anyhow::Result<Self> {
         config.listen.grpc = ([127, 0, 0, 1], 0).into();
         config.listen.admin = ([127, 0, 0, 1], 0).into();
+        config.listen.page = Some(([127, 0, 0, 1], 0).into());
         config.check()?;
         let loaded = load(config.clone())?;
         let budget = loaded.budget.clone();
         let listeners = Listeners::bind(&config).await?;
         let (address, admin) = (listeners.grpc.local_addr()?, listeners.admin.local_addr()?);
+        let page = listeners.page.as_ref().context("the page has a port")?.local_addr()?;
         let shutdown = CancellationToken::new();
         let server = Server::start(loaded, listeners, shutdown.clone()).await?;
         let sources = server.sources().clone();
-        Ok(Self { address, admin, budget, sources, shutdown, joined: tokio::spawn(server.join()) })
+        Ok(Self { address, admin, page, budget, sources, shutdown, joined: tokio::spawn(server.join()) })
     }
 
     /// Its address as a URL.

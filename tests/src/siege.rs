@@ -56,7 +56,7 @@ impl Siege {
     pub async fn begin(limits: &str) -> anyhow::Result<Self> {
         let (address, admin) = (free_address()?, free_address()?);
         let config = format!(
-            "[listen]\ngrpc = '{address}'\nadmin = '{admin}'\n[limits]\n{limits}\n[workers]\ncount = 1\n\
+            "[listen]\ngrpc = '{address}'\nadmin = '{admin}'\npage = ''\n[limits]\n{limits}\n[workers]\ncount = 1\n\
              [vision]\nmax_picture = '640x480'\n[vision.stub_engine]\ntime_us = 10000\nwait = 'sleep'\nface = true\n"
         );
         let server = Program::start("inference-service", &config)?;

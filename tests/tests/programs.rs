@@ -26,7 +26,7 @@ fn inference_toml(grpc: std::net::SocketAddr) -> String {
 }
 
 fn inference_toml_with(grpc: std::net::SocketAddr, admin: std::net::SocketAddr, stub: &str) -> String {
-    format!("[listen]\ngrpc = '{grpc}'\nadmin = '{admin}'\n[vision.stub_engine]\n{stub}\n")
+    format!("[listen]\ngrpc = '{grpc}'\nadmin = '{admin}'\npage = ''\n[vision.stub_engine]\n{stub}\n")
 }
 
 async fn wait_analyzed(camera: &CameraView, more: u64) {

@@ -220,9 +220,10 @@ async fn without_a_history_there_is_no_answer_that_looks_like_one() {
 async fn snapshot(
     asking: &mut ResultServiceClient<Channel>,
     style: v1::SnapshotStyle,
-) -> Result<v1::GetSnapshotResponse, Status> {
+) -> Result<v1::Snapshot, Status> {
     let request = v1::GetSnapshotRequest { camera_id: "door".into(), style: style as i32, max_width_px: 0 };
-    asking.get_snapshot(request).await.map(tonic::Response::into_inner)
+    let answer = asking.get_snapshot(request).await?;
+    Ok(answer.into_inner().snapshot.expect("a snapshot"))
 }
 
 /// Black and white squares of 5 pixels: nothing that could be made coarse
@@ -235,7 +236,7 @@ fn squares() -> bytes::Bytes {
     picture.into()
 }
 
-fn pixels(snapshot: &v1::GetSnapshotResponse) -> Vec<u8> {
+fn pixels(snapshot: &v1::Snapshot) -> Vec<u8> {
     let mut rgb = Vec::new();
     assert_eq!(jpeg::decode_rgb(&snapshot.jpeg, SIZE, &mut rgb), Ok(SIZE));
     rgb
@@ -277,7 +278,7 @@ async fn snapshots_as_the_privacy_mode_allows() {
             PrivacyMode::Full => {
                 assert_eq!(styles, [Ok(Annotated), Ok(Annotated), Ok(Blurred), Ok(Plain)]);
                 let [_, annotated, blurred, plain] = &given[..] else { panic!("four styles") };
-                let of = |one: &Result<v1::GetSnapshotResponse, Status>| pixels(one.as_ref().expect("given"));
+                let of = |one: &Result<v1::Snapshot, Status>| pixels(one.as_ref().expect("given"));
                 let (annotated, blurred, plain) = (of(annotated), of(blurred), of(plain));
                 // The stub's face is in the upper left quarter.
                 for (changed, name) in [(blurred, "blurred"), (annotated, "annotated")] {

@@ -37,8 +37,9 @@ async fn from_capture_to_result() {
     let collector = Collector::default();
     let routes = tonic::service::Routes::new(TraceServiceServer::new(collector.clone()));
     let stop = flatframe_shared::shutdown::CancellationToken::new();
-    let serving = tokio::spawn(flatframe_shared::serve::serve_grpc(
+    let serving = tokio::spawn(flatframe_shared::serve::serve(
         listener,
+        flatframe_shared::serve::Protocol::Grpc,
         routes,
         Default::default(),
         Default::default(),

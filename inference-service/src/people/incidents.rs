@@ -319,7 +319,8 @@ impl IncidentWatch {
         }
     }
 
-    fn take(&mut self) -> Option<Change> {
+    /// The next change that there is already; `None`: it has seen all.
+    pub fn take(&mut self) -> Option<Change> {
         if let Some(incident) = self.first.pop_front() {
             return Some(Change::Incident(incident));
         }

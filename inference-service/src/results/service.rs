@@ -4,13 +4,13 @@
 
 use std::collections::HashSet;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flatframe_shared::clock;
-use flatframe_shared::convert::{millis_u64, short};
+use flatframe_shared::convert::short;
 use flatframe_shared::error::ErrorKind;
-use flatframe_shared::frame::{CameraId, PictureSize};
+use flatframe_shared::frame::CameraId;
 use flatframe_shared::r#gen::v1;
 use flatframe_shared::serve::Connection;
 use futures_util::stream;
@@ -20,15 +20,17 @@ use tonic::{Request, Response, Status};
 
 use super::archive::Archive;
 use super::bus::{Bus, Subscriber, Taken};
+use super::incident_stream::{self, IncidentStream};
 use super::query::{self, CountRules, Pages};
 use super::record::Position;
-use super::snapshot::{PaintError, Painter, Style, Wanted};
+use super::snapshot::Style;
+use super::studio::{Look, Studio};
+use super::viewer::{self, Viewer};
 use super::wire;
-use crate::cameras::{Camera, Cameras, Snapshot};
+use crate::cameras::{Camera, Cameras};
 use crate::config::{PrivacyConfig, PrivacyMode};
 use crate::intake::admission::{CallDeadline, CallSlot};
-use crate::people::incidents::{Change, IncidentWatch, Incidents};
-use crate::vision::{Bounds, Gender};
+use crate::people::incidents::Incidents;
 
 /// Most cameras that one call may name.
 pub(super) const MAX_WATCHED: usize = 256;
@@ -38,6 +40,10 @@ const SUBSCRIBE_RETRY: Duration = Duration::from_secs(5);
 const MAX_OCCUPANCY: i64 = 1_000_000;
 /// Narrower snapshots show nothing.
 const MIN_SNAPSHOT_WIDTH_PX: u32 = 32;
+/// Pictures of each camera that a viewer gets who does not say, per second.
+const VIEWING_FPS: f32 = 2.0;
+/// Most that a viewer may ask for, per second.
+const MAX_VIEWING_FPS: f32 = 10.0;
 
 /// The answers of a call that has many.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -55,12 +61,8 @@ pub struct ResultApi {
     pub incidents: Arc<Incidents>,
     /// What clients may see.
     pub privacy: PrivacyConfig,
-    /// Draws snapshots, one at a time.
-    pub painter: Arc<Mutex<Painter>>,
-    /// Largest picture that was analysed.
-    pub max_picture: PictureSize,
-    /// Largest snapshot, in bytes.
-    pub max_snapshot_bytes: usize,
+    /// Makes pictures for people.
+    pub studio: Arc<Studio>,
     /// Longest that a query may take to an answer, or to its next page.
     pub call_deadline: Duration,
     /// Cancelled when the service stops.
@@ -72,6 +74,7 @@ impl v1::result_service_server::ResultService for ResultApi {
     type WatchStream = Answers<v1::WatchResponse>;
     type QueryResultsStream = Answers<v1::QueryResultsResponse>;
     type WatchIncidentsStream = Answers<v1::WatchIncidentsResponse>;
+    type WatchSnapshotsStream = Answers<v1::WatchSnapshotsResponse>;
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         if self.shutdown.is_cancelled() {
@@ -160,9 +163,14 @@ impl v1::result_service_server::ResultService for ResultApi {
         if self.shutdown.is_cancelled() {
             return Err(stopping());
         }
-        let cameras = watched(&request.into_inner().camera_ids)?;
-        let watch = WatchedIncidents { watch: self.incidents.watch(), cameras, shutdown: self.shutdown.clone() };
-        Ok(Response::new(Box::pin(stream::unfold(Some(watch), next_incident))))
+        let v1::WatchIncidentsRequest { camera_ids, only_known } = request.into_inner();
+        let watch = IncidentStream {
+            watch: self.incidents.watch(),
+            cameras: watched(&camera_ids)?,
+            only_known,
+            shutdown: self.shutdown.clone(),
+        };
+        Ok(Response::new(Box::pin(stream::unfold(Some(watch), incident_stream::next))))
     }
 
     async fn get_snapshot(
@@ -172,43 +180,36 @@ impl v1::result_service_server::ResultService for ResultApi {
         let (deadline, slot) = (self.deadline(&request), request.extensions().get::<CallSlot>().cloned());
         let request = request.into_inner();
         let camera = self.camera(&request.camera_id)?;
-        let style = self.style(request.style)?;
-        let max_width_px = match request.max_width_px {
-            0 => None,
-            width if width < MIN_SNAPSHOT_WIDTH_PX => {
-                let message = format!("max_width_px = {width}: use 0 (as it came) or at least {MIN_SNAPSHOT_WIDTH_PX}");
-                return Err(ErrorKind::Invalid.status(message));
-            }
-            width => Some(width),
-        };
-        let snapshot = camera.snapshot().ok_or_else(|| {
+        let look = Look { style: self.style(request.style)?, max_width_px: max_width(request.max_width_px)? };
+        let given = self.studio.picture(|| camera.snapshot(), look, deadline, slot).await;
+        let (record, jpeg) = given.map_err(|error| viewer::status(&error))?.ok_or_else(|| {
             ErrorKind::Precondition.status(format!("no picture of camera {} was analysed yet", camera.id))
         })?;
-        let (painter, limit, max_bytes) = (self.painter.clone(), self.max_picture, self.max_snapshot_bytes);
-        let record = snapshot.record.clone();
-        let painted = tokio::task::spawn_blocking(move || {
-            // Kept until the work is done, also when the client has gone.
-            let _slot = slot;
-            paint(&painter, &snapshot, style, max_width_px, limit, max_bytes, deadline)
-        })
-        .await;
-        let jpeg = painted.map_err(|_| stopping())?.map_err(|error| match error {
-            PaintError::Late => ErrorKind::DeadlineExceeded.status("other snapshots were before this one"),
-            PaintError::TooLarge { .. } => ErrorKind::Invalid.status(format!("the snapshot: {error}")),
-            PaintError::Jpeg(_) => ErrorKind::Internal.status(format!("the snapshot: {error}")),
-        })?;
-        let style = match style {
-            Style::Annotated => v1::SnapshotStyle::Annotated,
-            Style::Blurred => v1::SnapshotStyle::Blurred,
-            Style::Plain => v1::SnapshotStyle::Plain,
+        let snapshot = self.archive.wire.snapshot(&camera, &record, jpeg, look.style);
+        Ok(Response::new(v1::GetSnapshotResponse { snapshot: Some(snapshot) }))
+    }
+
+    async fn watch_snapshots(
+        &self,
+        request: Request<v1::WatchSnapshotsRequest>,
+    ) -> Result<Response<Self::WatchSnapshotsStream>, Status> {
+        if self.shutdown.is_cancelled() {
+            return Err(stopping());
+        }
+        let slot = request.extensions().get::<CallSlot>().cloned();
+        let request = request.into_inner();
+        let look = Look { style: self.style(request.style)?, max_width_px: max_width(request.max_width_px)? };
+        let interval = viewing_interval(request.max_fps)?;
+        let viewer = Viewer {
+            cameras: self.cameras.clone(),
+            watched: watched(&request.camera_ids)?,
+            studio: self.studio.clone(),
+            look,
+            wire: self.archive.wire,
+            slot,
+            shutdown: self.shutdown.clone(),
         };
-        Ok(Response::new(v1::GetSnapshotResponse {
-            jpeg,
-            style: style as i32,
-            frame_number: record.number.0,
-            age_ms: millis_u64(clock::now().saturating_duration_since(record.captured)),
-            observed_unix_us: record.observed_unix_us,
-        }))
+        Ok(Response::new(Box::pin(stream::unfold(Some(viewer.looking(interval)), viewer::next))))
     }
 
     async fn reset_occupancy(
@@ -262,70 +263,6 @@ impl ResultApi {
     }
 }
 
-/// Paints one snapshot; waits for the one before.
-fn paint(
-    painter: &Mutex<Painter>,
-    snapshot: &Snapshot,
-    style: Style,
-    max_width_px: Option<u32>,
-    limit: PictureSize,
-    max_bytes: usize,
-    deadline: Instant,
-) -> Result<Vec<u8>, PaintError> {
-    let mut painter = painter.lock().unwrap_or_else(PoisonError::into_inner);
-    if Instant::now() >= deadline {
-        return Err(PaintError::Late);
-    }
-    let record = &snapshot.record;
-    let voted = |index: usize| record.tracks.get(index).copied().flatten().map(|track| track.gender);
-    let faces = record.analysis.faces.iter().enumerate();
-    let mut faces: Vec<_> = faces.map(|(index, face)| (face.bounds, voted(index).unwrap_or(Gender::Unknown))).collect();
-    if style == Style::Blurred && record.analysis.truncated {
-        // There are faces whose place is not known.
-        let PictureSize { width_px, height_px } = record.analysis.size;
-        let whole = Bounds { x: 0.0, y: 0.0, width: width_px as f32, height: height_px as f32 };
-        faces.push((whole, Gender::Unknown));
-    }
-    let wanted = Wanted { jpeg: &snapshot.jpeg, rotation: snapshot.rotation, faces: &faces, style, max_width_px };
-    painter.paint(&wanted, limit, max_bytes)
-}
-
-struct WatchedIncidents {
-    watch: IncidentWatch,
-    cameras: Option<HashSet<CameraId>>,
-    shutdown: CancellationToken,
-}
-
-/// The next message of a watch of incidents; the last one says that the
-/// service stops.
-async fn next_incident(
-    watched: Option<WatchedIncidents>,
-) -> Option<(Result<v1::WatchIncidentsResponse, Status>, Option<WatchedIncidents>)> {
-    let mut watched = watched?;
-    loop {
-        let change = tokio::select! {
-            biased;
-            () = watched.shutdown.cancelled() => return Some((Err(stopping()), None)),
-            change = watched.watch.next() => change,
-        };
-        let message = match change {
-            Change::Gap(missed) => v1::watch_incidents_response::Message::Gap(v1::IncidentGap { missed }),
-            Change::Incident(incident) => {
-                let is_wanted = match (&watched.cameras, &incident.camera) {
-                    (None, _) => true,
-                    (Some(cameras), Some(camera)) => cameras.contains(camera),
-                    (Some(_), None) => false,
-                };
-                if !is_wanted {
-                    continue;
-                }
-                v1::watch_incidents_response::Message::Incident(wire::incident(&incident))
-            }
-        };
-        return Some((Ok(v1::WatchIncidentsResponse { message: Some(message) }), Some(watched)));
-    }
-}
-
 struct Watch {
     subscriber: Subscriber,
     wire: wire::Wire,
@@ -347,6 +284,28 @@ async fn next(watch: Option<Watch>) -> Option<(Result<v1::WatchResponse, Status>
         }
     };
     Some((Ok(v1::WatchResponse { message: Some(message) }), Some(watch)))
+}
+
+fn max_width(asked: u32) -> Result<Option<u32>, Status> {
+    match asked {
+        0 => Ok(None),
+        width if width < MIN_SNAPSHOT_WIDTH_PX => {
+            let message = format!("max_width_px = {width}: use 0 (as it came) or at least {MIN_SNAPSHOT_WIDTH_PX}");
+            Err(ErrorKind::Invalid.status(message))
+        }
+        width => Ok(Some(width)),
+    }
+}
+
+/// Time between two looks of a viewer.
+fn viewing_interval(max_fps: f32) -> Result<Duration, Status> {
+    let fps = if max_fps == 0.0 { VIEWING_FPS } else { max_fps };
+    // Slower than once an hour is not looking.
+    if !(1.0 / 3600.0..=MAX_VIEWING_FPS).contains(&fps) {
+        let message = format!("max_fps = {max_fps}: use more than 0 and at most {MAX_VIEWING_FPS}, or 0 for {VIEWING_FPS}");
+        return Err(ErrorKind::Invalid.status(message));
+    }
+    Ok(Duration::from_secs_f32(1.0 / fps))
 }
 
 fn watched(ids: &[String]) -> Result<Option<HashSet<CameraId>>, Status> {

@@ -49,9 +49,6 @@ pub enum PaintError {
     /// The picture cannot be decoded; it was analysed, so it can.
     #[error(transparent)]
     Jpeg(#[from] JpegError),
-    /// The call's deadline passed before its turn came.
-    #[error("too late")]
-    Late,
     /// At every quality it is too large.
     #[error("it takes {bytes} bytes and may take {max_bytes}: ask for a smaller max_width_px")]
     TooLarge {

@@ -1,11 +1,13 @@
 //! Results as clients see them on the wire.
 
+use bytes::Bytes;
 use flatframe_shared::clock;
 use flatframe_shared::convert::{self, micros_u64, millis_u64};
 use flatframe_shared::r#gen::v1;
 
 use super::record::{FaceCounts, ResultRecord};
-use crate::cameras::CameraView;
+use super::snapshot::Style;
+use crate::cameras::{Camera, CameraView};
 use crate::people::count::{ByGender, Counts, CrossingCounts};
 use crate::people::incidents::{Incident, IncidentKind};
 use crate::people::track::FaceTrack;
@@ -154,6 +156,23 @@ impl Wire {
             detail: view.detail.clone(),
             counts: (!self.withholds_faces).then(|| counts(&view.people, view.is_watching)),
             incidents: incidents.into_iter().map(incident).collect(),
+        }
+    }
+
+    /// One picture of `camera`, of the frame of `record`.
+    pub fn snapshot(self, camera: &Camera, record: &ResultRecord, jpeg: Bytes, style: Style) -> v1::Snapshot {
+        let style = match style {
+            Style::Annotated => v1::SnapshotStyle::Annotated,
+            Style::Blurred => v1::SnapshotStyle::Blurred,
+            Style::Plain => v1::SnapshotStyle::Plain,
+        };
+        v1::Snapshot {
+            camera_id: record.camera.to_string(),
+            jpeg,
+            style: style as i32,
+            age_ms: millis_u64(clock::now().saturating_duration_since(record.captured)),
+            state: convert::state_to_wire(camera.state()) as i32,
+            result: Some(self.result(record)),
         }
     }
 

@@ -10,7 +10,7 @@ use flatframe_shared::r#gen::v1::publish_request::Message as Up;
 use flatframe_shared::r#gen::v1::publish_response::Message as Down;
 use flatframe_shared::r#gen::v1::{self, Outcome};
 use flatframe_shared::jpeg;
-use flatframe_shared::serve::{ConnectionCounts, ConnectionLimits, serve_grpc};
+use flatframe_shared::serve::{ConnectionCounts, ConnectionLimits, Protocol, serve};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -122,8 +122,9 @@ impl FakeServer {
         let address = listener.local_addr().expect("bound");
         let service = FrameServiceServer::new(Service { streams: sender, refusals: refusals.clone() });
         let stop = CancellationToken::new();
-        let serving = serve_grpc(
+        let serving = serve(
             listener,
+            Protocol::Grpc,
             Routes::new(service.max_decoding_message_size(8 << 20)),
             ConnectionLimits { window_bytes: 1 << 20, ..ConnectionLimits::default() },
             Arc::<ConnectionCounts>::default(),

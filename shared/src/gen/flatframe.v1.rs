@@ -1138,6 +1138,9 @@ pub struct WatchIncidentsRequest {
     /// At most 256.
     #[prost(string, repeated, tag = "1")]
     pub camera_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// End after those that are known now: a list instead of a watch.
+    #[prost(bool, tag = "2")]
+    pub only_known: bool,
 }
 /// One message of a watch of incidents.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1202,24 +1205,60 @@ pub struct GetSnapshotRequest {
     pub max_width_px: u32,
 }
 /// The newest picture of one camera.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetSnapshotResponse {
-    /// The picture, a JPEG.
-    #[prost(bytes = "vec", tag = "1")]
-    pub jpeg: ::prost::alloc::vec::Vec<u8>,
+    /// The picture.
+    #[prost(message, optional, tag = "1")]
+    pub snapshot: ::core::option::Option<Snapshot>,
+}
+/// One picture of one camera.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Snapshot {
+    /// Id of the camera.
+    #[prost(string, tag = "1")]
+    pub camera_id: ::prost::alloc::string::String,
+    /// The picture, a JPEG, upright.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub jpeg: ::prost::bytes::Bytes,
     /// How it looks.
-    #[prost(enumeration = "SnapshotStyle", tag = "2")]
+    #[prost(enumeration = "SnapshotStyle", tag = "3")]
     pub style: i32,
-    /// Number of its frame.
-    #[prost(uint64, tag = "3")]
-    pub frame_number: u64,
     /// Time since capture, in milliseconds.
     #[prost(uint64, tag = "4")]
     pub age_ms: u64,
-    /// Wall-clock time of capture by the server's clock, in microseconds since
-    /// the Unix epoch.
-    #[prost(int64, tag = "5")]
-    pub observed_unix_us: i64,
+    /// Whether the camera is seen to be live, and if not why.
+    #[prost(enumeration = "CameraState", tag = "5")]
+    pub state: i32,
+    /// What was found in it; boxes refer to FrameResult.width_px, whatever the
+    /// width of this picture.
+    #[prost(message, optional, tag = "6")]
+    pub result: ::core::option::Option<FrameResult>,
+}
+/// Which pictures to watch.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchSnapshotsRequest {
+    /// Ids of the cameras; empty means all, also those that come later. At most
+    /// 256.
+    #[prost(string, repeated, tag = "1")]
+    pub camera_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How they are to look.
+    #[prost(enumeration = "SnapshotStyle", tag = "2")]
+    pub style: i32,
+    /// Most pixels across; 0 takes the pictures as they came. At least 32.
+    #[prost(uint32, tag = "3")]
+    pub max_width_px: u32,
+    /// Most pictures of each camera per second, above 0 and at most 10; 0 takes
+    /// 2. Pictures that must be drawn come more slowly when there are many
+    /// viewers.
+    #[prost(float, tag = "4")]
+    pub max_fps: f32,
+}
+/// One message of a watch of pictures.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchSnapshotsResponse {
+    /// A new picture; absent when there was none for 5 seconds: the stream lives.
+    #[prost(message, optional, tag = "1")]
+    pub snapshot: ::core::option::Option<Snapshot>,
 }
 /// Sets how many people are beyond a line.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1680,6 +1719,37 @@ pub mod result_service_client {
                 .insert(GrpcMethod::new("flatframe.v1.ResultService", "GetSnapshot"));
             self.inner.unary(req, path, codec).await
         }
+        /// The newest pictures of some or all cameras as they come, at a bounded
+        /// rate. What is new while the client is busy with the last picture replaces
+        /// what it would have got; a client that takes nothing is cut.
+        ///
+        /// Errors: INVALID_ARGUMENT (bad or too many camera ids, bad style, width or
+        /// rate), PERMISSION_DENIED (the privacy mode forbids it), RESOURCE_EXHAUSTED
+        /// with google.rpc.RetryInfo (too many viewers), UNAVAILABLE (draining).
+        pub async fn watch_snapshots(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchSnapshotsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchSnapshotsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/flatframe.v1.ResultService/WatchSnapshots",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("flatframe.v1.ResultService", "WatchSnapshots"));
+            self.inner.server_streaming(req, path, codec).await
+        }
         /// Sets how many people are beyond a line, for example to 0 when a bus is
         /// empty.
         ///
@@ -1820,6 +1890,26 @@ pub mod result_service_server {
             request: tonic::Request<super::GetSnapshotRequest>,
         ) -> std::result::Result<
             tonic::Response<super::GetSnapshotResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchSnapshots method.
+        type WatchSnapshotsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchSnapshotsResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The newest pictures of some or all cameras as they come, at a bounded
+        /// rate. What is new while the client is busy with the last picture replaces
+        /// what it would have got; a client that takes nothing is cut.
+        ///
+        /// Errors: INVALID_ARGUMENT (bad or too many camera ids, bad style, width or
+        /// rate), PERMISSION_DENIED (the privacy mode forbids it), RESOURCE_EXHAUSTED
+        /// with google.rpc.RetryInfo (too many viewers), UNAVAILABLE (draining).
+        async fn watch_snapshots(
+            &self,
+            request: tonic::Request<super::WatchSnapshotsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchSnapshotsStream>,
             tonic::Status,
         >;
         /// Sets how many people are beyond a line, for example to 0 when a bus is
@@ -2226,6 +2316,52 @@ pub mod result_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/flatframe.v1.ResultService/WatchSnapshots" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchSnapshotsSvc<T: ResultService>(pub Arc<T>);
+                    impl<
+                        T: ResultService,
+                    > tonic::server::ServerStreamingService<super::WatchSnapshotsRequest>
+                    for WatchSnapshotsSvc<T> {
+                        type Response = super::WatchSnapshotsResponse;
+                        type ResponseStream = T::WatchSnapshotsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchSnapshotsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ResultService>::watch_snapshots(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchSnapshotsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
@@ -2719,18 +2855,19 @@ pub struct GetResourcesResponse {
     #[prost(message, repeated, tag = "19")]
     pub stages: ::prost::alloc::vec::Vec<StageTime>,
 }
-/// What the C library's allocator holds.
+/// What the allocator holds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AllocatorUse {
-    /// Taken from the system, in bytes.
-    #[prost(uint64, tag = "1")]
-    pub held_bytes: u64,
+    /// Taken from the system, in bytes; absent when the allocator cannot say.
+    #[prost(uint64, optional, tag = "1")]
+    pub held_bytes: ::core::option::Option<u64>,
     /// In blocks that the program uses, in bytes.
     #[prost(uint64, tag = "2")]
     pub in_use_bytes: u64,
-    /// Single large blocks, part of both of the above, in bytes.
-    #[prost(uint64, tag = "3")]
-    pub mapped_bytes: u64,
+    /// Single large blocks, part of both of the above, in bytes; absent when the
+    /// allocator cannot say.
+    #[prost(uint64, optional, tag = "3")]
+    pub mapped_bytes: ::core::option::Option<u64>,
 }
 /// Resident memory over the life of the process, evenly sampled.
 #[derive(Clone, PartialEq, ::prost::Message)]

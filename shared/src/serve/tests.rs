@@ -81,7 +81,7 @@ impl Rig {
         let routes = Routes::new(FrameServiceServer::new(service));
         // No ping ends what is to be ended by something else.
         let limits = ConnectionLimits { ping_interval: Duration::from_secs(3600), ..limits };
-        let serving = tokio::spawn(serve_grpc(listener, routes, limits, counts.clone(), stop.clone(), Duration::ZERO));
+        let serving = tokio::spawn(serve(listener, Protocol::Grpc, routes, limits, counts.clone(), stop.clone(), Duration::ZERO));
         Self { address, counts, stop, serving }
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Parser;
 use e2e::pair::{Inference, Running, ingest_config};
+use flatframe_shared::allocator::Counted;
 use flatframe_shared::budget::Bytes;
 use flatframe_shared::cli::key_value;
 use flatframe_shared::r#gen::v1::{self, result_service_client::ResultServiceClient};
@@ -22,6 +23,10 @@ use inference_service::config::Config as InferenceConfig;
 use ingest_service::CameraConfig;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
+
+/// As inference-service, which needs most of the memory.
+#[global_allocator]
+static ALLOCATOR: Counted<mimalloc::MiMalloc> = Counted(mimalloc::MiMalloc);
 
 /// Starts both services in one process and shows what they see.
 #[derive(Parser)]

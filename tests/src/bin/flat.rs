@@ -71,7 +71,7 @@ struct Pair {
 impl Pair {
     async fn start(args: &Args, cameras: &str) -> anyhow::Result<Self> {
         let (grpc, admin, ingest_admin) = (free_address()?, free_address()?, free_address()?);
-        let mut toml = format!("[listen]\ngrpc = '{grpc}'\nadmin = '{admin}'\n");
+        let mut toml = format!("[listen]\ngrpc = '{grpc}'\nadmin = '{admin}'\npage = ''\n");
         for (key, value) in &args.set {
             let (section, key) = key.rsplit_once('.').context("--set takes SECTION.KEY=VALUE")?;
             toml.push_str(&format!("[{section}]\n{key} = {value}\n"));

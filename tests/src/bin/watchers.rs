@@ -75,7 +75,7 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
     let (grpc, admin) = (free_address()?, free_address()?);
     let most = args.clients.iter().copied().max().unwrap_or_default();
     let toml = format!(
-        "[listen]\ngrpc = '{grpc}'\nadmin = '{admin}'\n\
+        "[listen]\ngrpc = '{grpc}'\nadmin = '{admin}'\npage = ''\n\
          [limits]\nmax_streams = 1\nmax_cameras = 1\nmax_frame_bytes = 65536\n\
          max_subscribers = {most}\nmax_connections = {}\n\
          [vision]\nstub_engine = {{ time_us = 100, face = true }}\n",

@@ -204,7 +204,7 @@ fn our_config(grpc: SocketAddr, cameras: usize) -> anyhow::Result<String> {
     // one may come before that is seen.
     let calls = (2 * WINDOW * cameras).clamp(8, 1024);
     Ok(format!(
-        "[listen]\ngrpc = \"{grpc}\"\nadmin = \"{admin}\"\n\
+        "[listen]\ngrpc = \"{grpc}\"\nadmin = \"{admin}\"\npage = \"\"\n\
          [limits]\nmax_streams = {streams}\nmax_cameras = {}\nmax_connections = {}\nmax_detect_calls = {calls}\n\
          call_deadline_s = {}\n\
          [telemetry]\nlog = \"warn\"\n",

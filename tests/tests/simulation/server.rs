@@ -14,7 +14,7 @@ use flatframe_shared::ledger::{ServerCounts, ServerLedger};
 use flatframe_shared::memory_watch::MemoryWatch;
 use flatframe_shared::rate_log::RateLog;
 use flatframe_shared::resources::Resources;
-use flatframe_shared::serve::{ConnectionCounts, serve_grpc};
+use flatframe_shared::serve::{ConnectionCounts, Protocol, serve};
 use inference_service::budget::connection_limits;
 use inference_service::cameras::Cameras;
 use inference_service::config::Config;
@@ -112,8 +112,9 @@ impl ServerSite {
         let intake = run.intake.clone();
         let frames = FrameServiceServer::new(FrameApi(intake.clone()))
             .max_decoding_message_size(config.limits.max_message_bytes());
-        let serving = tokio::spawn(serve_grpc(
+        let serving = tokio::spawn(serve(
             SimListener::bind().await?,
+            Protocol::Grpc,
             Routes::new(Admitted::new(frames, config.limits.call_deadline())),
             connection_limits(&config),
             run.connections.clone(),

@@ -96,7 +96,7 @@ impl Trial {
         };
         let at = server_host.listens_at();
         let toml = format!(
-            "{server_toml}\n[listen]\ngrpc = '{at}:{grpc}'\nadmin = '{at}:{admin}'\n\
+            "{server_toml}\n[listen]\ngrpc = '{at}:{grpc}'\nadmin = '{at}:{admin}'\npage = ''\n\
              [vision.stub_engine]\ntime_us = {engine_us}\nwait = 'sleep'\nface = true\n"
         );
         let server = Service::start(Plan {

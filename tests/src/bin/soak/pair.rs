@@ -56,7 +56,7 @@ impl Pair {
         let http_camera = tokio::spawn(crate::events::http_camera(listener, pictures, breaks));
 
         let (grpc, ingest_admin) = (free_address()?, free_address()?);
-        let mut inference_toml = format!("[listen]\ngrpc = '{grpc}'\nadmin = '{}'\n", free_address()?);
+        let mut inference_toml = format!("[listen]\ngrpc = '{grpc}'\nadmin = '{}'\npage = ''\n", free_address()?);
         if args.engine == Engine::Stub {
             inference_toml.push_str("[vision.stub_engine]\ntime_us = 200\nwait = 'sleep'\nface = true\n");
         }
@@ -139,7 +139,7 @@ fn read(told: &GetResourcesResponse, pid: u32) -> anyhow::Result<Service> {
         open_files: need("open_files", told.open_files)?,
         threads: need("threads", told.threads)?,
         allocator_in_use_bytes: told.allocator.as_ref().map(|allocator| allocator.in_use_bytes),
-        allocator_held_bytes: told.allocator.as_ref().map(|allocator| allocator.held_bytes),
+        allocator_held_bytes: told.allocator.as_ref().and_then(|allocator| allocator.held_bytes),
         budget_bytes: told.budget_bytes,
         ledger_balance: told.ledger_balance,
         places: told.places.iter().map(|place| (place.name.clone(), place.live, place.cap)).collect(),

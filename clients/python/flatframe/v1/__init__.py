@@ -1,0 +1,1 @@
+"""Generated from proto/flatframe/v1 by clients/python/generate: the messages and calls as they are."""
