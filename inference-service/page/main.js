@@ -33,34 +33,34 @@ const occupancy = new Occupancy(client, { done: () => repeats.cameras.hurry() })
 const live = new Live(client, { reset: (camera, crossing) => occupancy.ask(camera, crossing) });
 
 async function askCameras(signal, heard) {
-  const { cameras } = await client.unary('ListCameras', {}, { deadline_ms: CAMERAS_DEADLINE_MS, signal });
-  heard();
-  incidents.cameras = cameras;
-  glance.cameras = cameras;
-  health.cameras = cameras;
-  live.show(cameras);
+	const { cameras } = await client.unary('ListCameras', {}, { deadline_ms: CAMERAS_DEADLINE_MS, signal });
+	heard();
+	incidents.cameras = cameras;
+	glance.cameras = cameras;
+	health.cameras = cameras;
+	live.show(cameras);
 }
 
 // A call of one kind, again and again; the link hears how it goes.
 function repeat(kind, every_ms, call, alsoFailed = () => {}) {
-  const run = (signal, succeeds) =>
-    call(signal, () => {
-      succeeds();
-      link.heard(kind);
-    });
-  const failed = (error) => {
-    link.failed(kind, error);
-    alsoFailed(error);
-  };
-  return new Repeat({ run, every_ms, failed });
+	const run = (signal, succeeds) =>
+		call(signal, () => {
+			succeeds();
+			link.heard(kind);
+		});
+	const failed = (error) => {
+		link.failed(kind, error);
+		alsoFailed(error);
+	};
+	return new Repeat({ run, every_ms, failed });
 }
 
 const repeats = {
-  cameras: repeat('cameras', CAMERAS_EVERY_MS, askCameras),
-  pictures: repeat('pictures', PICTURES_AGAIN_MS, (...call) => live.watch(...call), (error) => live.failed(error)),
-  incidents: repeat('incidents', INCIDENTS_EVERY_MS, (...call) => incidents.ask(...call)),
-  counts: repeat('counts', COUNTS_EVERY_MS, (...call) => counts.ask(...call)),
-  health: repeat('health', HEALTH_UNSEEN_EVERY_MS, (...call) => health.ask(...call)),
+	cameras: repeat('cameras', CAMERAS_EVERY_MS, askCameras),
+	pictures: repeat('pictures', PICTURES_AGAIN_MS, (...call) => live.watch(...call), (error) => live.failed(error)),
+	incidents: repeat('incidents', INCIDENTS_EVERY_MS, (...call) => incidents.ask(...call)),
+	counts: repeat('counts', COUNTS_EVERY_MS, (...call) => counts.ask(...call), (error) => counts.failed(error)),
+	health: repeat('health', HEALTH_UNSEEN_EVERY_MS, (...call) => health.ask(...call)),
 };
 
 let view = 'live';
@@ -68,38 +68,38 @@ let ticking;
 
 // What is asked follows from what is seen.
 function follow() {
-  const isSeen = document.visibilityState === 'visible';
-  for (const [kind, repeat] of Object.entries(repeats)) {
-    if (isSeen && (kind !== 'pictures' || view === 'live')) {
-      repeat.start();
-    } else {
-      repeat.stop();
-      link.forget(kind);
-    }
-  }
-  repeats.health.every_ms = view === 'health' ? HEALTH_EVERY_MS : HEALTH_UNSEEN_EVERY_MS;
-  clearInterval(ticking);
-  if (isSeen) ticking = setInterval(tick, TICK_MS);
+	const isSeen = document.visibilityState === 'visible';
+	for (const [kind, repeat] of Object.entries(repeats)) {
+		if (isSeen && (kind !== 'pictures' || view === 'live')) {
+			repeat.start();
+		} else {
+			repeat.stop();
+			link.forget(kind);
+		}
+	}
+	repeats.health.every_ms = view === 'health' ? HEALTH_EVERY_MS : HEALTH_UNSEEN_EVERY_MS;
+	clearInterval(ticking);
+	if (isSeen) ticking = setInterval(tick, TICK_MS);
 }
 
 function tick() {
-  link.tick();
-  if (view === 'live') live.tick();
-  incidents.tick();
+	link.tick();
+	if (view === 'live') live.tick();
+	incidents.tick();
 }
 
 function showView() {
-  const asked = location.hash.slice(1);
-  // Other targets, such as the skip link's, leave the view as it is.
-  if (Object.hasOwn(VIEWS, asked)) view = asked;
-  else if (asked === '') view = 'live';
-  document.body.dataset.view = view;
-  document.title = `${VIEWS[view]} – Flatframe`;
-  for (const anchor of byId('views').querySelectorAll('a')) {
-    if (anchor.hash === `#${view}`) anchor.setAttribute('aria-current', 'page');
-    else anchor.removeAttribute('aria-current');
-  }
-  follow();
+	const asked = location.hash.slice(1);
+	// Other targets, such as the skip link's, leave the view as it is.
+	if (Object.hasOwn(VIEWS, asked)) view = asked;
+	else if (asked === '') view = 'live';
+	document.body.dataset.view = view;
+	document.title = `${VIEWS[view]} – Flatframe`;
+	for (const anchor of byId('views').querySelectorAll('a')) {
+		if (anchor.hash === `#${view}`) anchor.setAttribute('aria-current', 'page');
+		else anchor.removeAttribute('aria-current');
+	}
+	follow();
 }
 
 addEventListener('hashchange', showView);

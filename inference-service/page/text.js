@@ -14,35 +14,34 @@ export const number = (value) => (value === undefined ? UNKNOWN : plain.format(v
 const short = (value) => (Math.abs(value) < 9.95 ? value.toFixed(1) : plain.format(Math.round(value)));
 
 export function bytes(value) {
-  if (value === undefined) return UNKNOWN;
-  let scaled = Number(value);
-  let unit = 0;
-  while (Math.abs(scaled) >= 1024 && unit < BYTE_UNITS.length - 1) {
-    scaled /= 1024;
-    unit += 1;
-  }
-  const digits = unit === 0 || Math.abs(scaled) >= 99.95 ? 0 : 1;
-  return `${scaled.toFixed(digits)} ${BYTE_UNITS[unit]}`;
+	if (value === undefined) return UNKNOWN;
+	let scaled = Number(value);
+	let unit = 0;
+	while (Math.abs(scaled) >= 1024 && unit < BYTE_UNITS.length - 1) {
+		scaled /= 1024;
+		unit += 1;
+	}
+	const digits = unit === 0 || Math.abs(scaled) >= 99.95 ? 0 : 1;
+	return `${scaled.toFixed(digits)} ${BYTE_UNITS[unit]}`;
 }
 
 export function micros(value) {
-  if (value === undefined) return UNKNOWN;
-  if (value < 1000) return `${value} µs`;
-  return value < 1e6 ? `${short(value / 1e3)} ms` : `${short(value / 1e6)} s`;
+	if (value === undefined) return UNKNOWN;
+	if (value < 1000) return `${value} µs`;
+	return value < 1e6 ? `${short(value / 1e3)} ms` : `${short(value / 1e6)} s`;
 }
 
 // A length of time in at most two units.
 export function duration(ms) {
-  if (ms === undefined) return UNKNOWN;
-  const seconds = Math.max(0, ms) / 1000;
-  if (seconds < 59.5) return `${short(seconds)} s`;
-  const pair = (value, big, small, share) => {
-    const rest = Math.floor((value % 1) * share);
-    return rest > 0 ? `${Math.floor(value)} ${big} ${rest} ${small}` : `${Math.floor(value)} ${big}`;
-  };
-  const minutes = Math.max(1, seconds / 60);
-  if (minutes < 60) return minutes < 10 ? pair(minutes, 'min', 's', 60) : `${Math.floor(minutes)} min`;
-  return minutes < 1440 ? pair(minutes / 60, 'h', 'min', 60) : pair(minutes / 1440, 'd', 'h', 24);
+	if (ms === undefined) return UNKNOWN;
+	const seconds = Math.max(0, ms) / 1000;
+	if (seconds < 59.5) return `${short(seconds)} s`;
+	const whole = Math.max(60, Math.floor(seconds));
+	const units = [[60, 'min', 1, 's'], [3600, 'h', 60, 'min'], [86_400, 'd', 3600, 'h']];
+	const [one, unit, other, smaller] = units.findLast(([seconds]) => whole >= seconds);
+	// From ten minutes to an hour, seconds say nothing.
+	const rest = whole >= 600 && whole < 3600 ? 0 : Math.floor((whole % one) / other);
+	return `${Math.floor(whole / one)} ${unit}${rest > 0 ? ` ${rest} ${smaller}` : ''}`;
 }
 
 export const ago = (ms) => `${duration(ms)} ago`;
@@ -51,8 +50,8 @@ export const timeOfDay = (unix_ms) => clock.format(unix_ms);
 
 // The day is named unless it is today's.
 export function moment(unix_ms, now_ms) {
-  const isToday = new Date(unix_ms).toDateString() === new Date(now_ms).toDateString();
-  return isToday ? timeOfDay(unix_ms) : `${day.format(unix_ms)} ${timeOfDay(unix_ms)}`;
+	const isToday = new Date(unix_ms).toDateString() === new Date(now_ms).toDateString();
+	return isToday ? timeOfDay(unix_ms) : `${day.format(unix_ms)} ${timeOfDay(unix_ms)}`;
 }
 
 // An enum's value for a person: "CAMERA_STATE_LIVE" is "live".

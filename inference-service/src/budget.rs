@@ -10,6 +10,7 @@ use flatframe_shared::serve::ConnectionLimits;
 use crate::config::{Config, PrivacyMode};
 use crate::history;
 use crate::intake::link::MAX_OPENINGS;
+use crate::mqtt;
 use crate::people::People;
 use crate::people::incidents::Incidents;
 use crate::people::track::FaceTrack;
@@ -218,6 +219,11 @@ pub fn budget(config: &Config, vision: &VisionMemory) -> Budget {
         budget.add("page", page * per_page, Some("listen.page"), formula);
     }
 
+    if !config.mqtt.broker.is_empty() {
+        let told = mqtt::max_bytes(limits.max_cameras);
+        budget.add("mqtt", told, Some("limits.max_cameras"), "queue, and what was told of each camera".into());
+    }
+
     let admin = admin::MAX_CONNECTIONS as u64;
     let per_admin = ADMIN_CONNECTION_BYTES + cameras * CAMERA_INFO_BYTES;
     budget.add(
@@ -246,7 +252,7 @@ mod tests {
         let mut base = Config::default();
         base.listen.page = None;
         let total = |config: &Config| budget(config, &vision).total_bytes();
-        let changes: [fn(&mut Config); 12] = [
+        let changes: [fn(&mut Config); 13] = [
             |c| c.limits.max_streams += 1,
             |c| c.limits.max_cameras += 1,
             |c| c.limits.window += 1,
@@ -258,6 +264,7 @@ mod tests {
             |c| c.limits.max_detect_calls += 1,
             |c| c.people.max_tracks += 1,
             |c| c.history.file = "history.sqlite".into(),
+            |c| c.mqtt.broker = "mqtt://box".into(),
             |c| c.listen.page = Some(([127, 0, 0, 1], 1).into()),
         ];
         for (number, change) in changes.iter().enumerate() {

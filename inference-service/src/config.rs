@@ -12,6 +12,7 @@ use flatframe_shared::telemetry::TelemetryConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::history::HistorySettings;
+use crate::mqtt::config::MqttConfig;
 use crate::people::config::PeopleConfig;
 use crate::people::incidents::IncidentConfig;
 use crate::vision::VisionConfig;
@@ -42,6 +43,8 @@ pub struct Config {
     pub history: HistoryConfig,
     /// What clients may see.
     pub privacy: PrivacyConfig,
+    /// Telling an MQTT broker.
+    pub mqtt: MqttConfig,
     /// Logs and traces.
     pub telemetry: TelemetryConfig,
 }
@@ -62,7 +65,7 @@ pub struct Listen {
 impl Default for Listen {
     fn default() -> Self {
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        Self { grpc: local(50051), admin: local(9464), page: Some(local(9465)) }
+        Self { grpc: local(50051), admin: local(9464), page: Some(local(9470)) }
     }
 }
 
@@ -82,7 +85,8 @@ mod address_or_none {
         if text.is_empty() {
             return Ok(None);
         }
-        let wrong = || D::Error::custom(format!("{text:?} is no address: use one like \"0.0.0.0:9465\", or \"\" for none"));
+        let wrong =
+            || D::Error::custom(format!("{text:?} is no address: use one like \"0.0.0.0:9470\", or \"\" for none"));
         text.parse().map(Some).map_err(|_| wrong())
     }
 }
@@ -315,6 +319,7 @@ impl Config {
         self.people.check()?;
         self.incidents.check()?;
         self.history.check()?;
+        self.mqtt.check()?;
         in_range("privacy.min_visits", self.privacy.min_visits, 1..=1000)?;
         self.vision.validate().map_err(|setting| ConfigError::Wrong(setting.to_string()))?;
         self.telemetry.check()
@@ -359,6 +364,7 @@ mod tests {
             ("history.max_bytes", "1000"),
             ("history.count_days", "1"),
             ("privacy.min_visits", "0"),
+            ("mqtt.topic", "#"),
         ] {
             let error = Config::load(None, &[(key.into(), value.into())]).expect_err(key).to_string();
             assert!(error.contains(key) && error.contains(value) && error.contains("use "), "{error}");
@@ -370,7 +376,7 @@ mod tests {
         for (key, value, word) in [
             ("limits.window", "two", "limits.window"),
             ("listen.grpc", "localhost", "listen.grpc"),
-            ("listen.page", "9465", "listen.page"),
+            ("listen.page", "9470", "listen.page"),
             ("limits.windows", "2", "windows"),
             ("vision.max_faces", "many", "vision.max_faces"),
         ] {

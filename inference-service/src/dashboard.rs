@@ -11,7 +11,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode, Uri};
 use sha2::{Digest, Sha256};
@@ -21,12 +21,19 @@ use tonic_web::GrpcWebLayer;
 use tower::Layer;
 use tower_service::Service;
 
-/// The files of the page: path, content type, content.
-const FILES: &[(&str, &str, &str)] = &[
-    ("/schema.js", "text/javascript; charset=utf-8", include_str!("../page/schema.js")),
-    ("/protobuf.js", "text/javascript; charset=utf-8", include_str!("../page/protobuf.js")),
-    ("/grpc_web.js", "text/javascript; charset=utf-8", include_str!("../page/grpc_web.js")),
+/// The files of the page: path and content.
+macro_rules! files {
+    ($($name:literal)*) => {
+        &[$((concat!("/", $name), include_str!(concat!("../page/", $name)))),*]
+    };
+}
+
+const FILES: &[(&str, &str)] = files![
+    "style.css" "charts.js" "counts.js" "dom.js" "gender.js" "glance.js" "grpc_web.js" "health.js" "incidents.js"
+    "link.js" "live.js" "main.js" "occupancy.js" "picture.js" "protobuf.js" "repeat.js" "schema.js" "text.js" "tile.js"
 ];
+
+const INDEX: &str = include_str!("../page/index.html");
 
 /// Sent with everything.
 const HEADERS: [(HeaderName, &str); 6] = [
@@ -53,21 +60,11 @@ where
     let mut router = Router::new()
         .route_service(&format!("/{}/{{method}}", R::NAME), web.layer(results))
         .route_service(&format!("/{}/{{method}}", A::NAME), web.layer(resources));
-    for (path, content_type, content) in FILES {
-        let tag = format!("\"{}\"", hex_of(&Sha256::digest(content)));
-        let tag = HeaderValue::from_str(&tag).expect("hexadecimal digits");
-        let content_type = HeaderValue::from_static(content_type);
-        let file = move |headers: HeaderMap| {
-            let is_known = headers.get(header::IF_NONE_MATCH).is_some_and(|known| *known == tag);
-            let tag = [(header::ETAG, tag.clone())];
-            let answer = if is_known {
-                (StatusCode::NOT_MODIFIED, tag).into_response()
-            } else {
-                (tag, [(header::CONTENT_TYPE, content_type.clone())], *content).into_response()
-            };
-            std::future::ready(answer)
-        };
-        router = router.route(path, get(file));
+    router = router.route("/", file("text/html; charset=utf-8", INDEX));
+    for (path, content) in FILES {
+        let is_style = path.ends_with(".css");
+        let content_type = if is_style { "text/css; charset=utf-8" } else { "text/javascript; charset=utf-8" };
+        router = router.route(path, file(content_type, content));
     }
     let router = router
         .fallback(async || (StatusCode::NOT_FOUND, "there is no such page: go to /\n"))
@@ -75,10 +72,29 @@ where
     Routes::from(router)
 }
 
+/// A file that a browser keeps, and asks whether it is still the same.
+fn file(content_type: &'static str, content: &'static str) -> MethodRouter {
+    let tag = format!("\"{}\"", hex_of(&Sha256::digest(content)));
+    let tag = HeaderValue::from_str(&tag).expect("hexadecimal digits");
+    get(move |headers: HeaderMap| {
+        let is_known = headers.get(header::IF_NONE_MATCH).is_some_and(|known| *known == tag);
+        let tag = [(header::ETAG, tag.clone())];
+        std::future::ready(if is_known {
+            (StatusCode::NOT_MODIFIED, tag).into_response()
+        } else {
+            (tag, [(header::CONTENT_TYPE, content_type)], content).into_response()
+        })
+    })
+}
+
 /// What tonic's servers are, behind the admission.
 pub trait GrpcService:
-    Service<Request<tonic::body::Body>, Response = Response<tonic::body::Body>, Error = std::convert::Infallible, Future: Send>
-    + NamedService
+    Service<
+        Request<tonic::body::Body>,
+        Response = Response<tonic::body::Body>,
+        Error = std::convert::Infallible,
+        Future: Send,
+    > + NamedService
     + Clone
     + Send
     + Sync
@@ -154,20 +170,20 @@ mod tests {
     fn foreign_pages_are_refused() {
         let call = "/flatframe.v1.ResultService/ResetOccupancy";
         for site in ["cross-site", "same-site", "anything"] {
-            assert!(refused(false, call, &[("host", "box:9465"), ("sec-fetch-site", site)]), "{site}");
-            assert!(!refused(false, "/", &[("host", "box:9465"), ("sec-fetch-site", site)]), "{site}");
+            assert!(refused(false, call, &[("host", "box:9470"), ("sec-fetch-site", site)]), "{site}");
+            assert!(!refused(false, "/", &[("host", "box:9470"), ("sec-fetch-site", site)]), "{site}");
         }
         for site in ["same-origin", "none"] {
-            assert!(!refused(false, call, &[("host", "box:9465"), ("sec-fetch-site", site)]), "{site}");
+            assert!(!refused(false, call, &[("host", "box:9470"), ("sec-fetch-site", site)]), "{site}");
         }
     }
 
     #[test]
     fn a_local_page_has_local_names() {
-        for host in ["localhost", "localhost:9465", "127.0.0.1:9465", "[::1]:9465", "[::1]", "a.localhost:1"] {
+        for host in ["localhost", "localhost:9470", "127.0.0.1:9470", "[::1]:9470", "[::1]", "a.localhost:1"] {
             assert!(!refused(true, "/", &[("host", host)]), "{host}");
         }
-        for host in ["evil.example", "evil.example:9465", "127.0.0.1.evil.example", "", "localhost.evil.example"] {
+        for host in ["evil.example", "evil.example:9470", "127.0.0.1.evil.example", "", "localhost.evil.example"] {
             assert!(refused(true, "/", &[("host", host)]), "{host}");
             assert!(!refused(false, "/", &[("host", host)]), "{host}");
         }

@@ -8,6 +8,7 @@
 
 pub mod budget;
 pub mod cameras;
+pub mod client_command;
 pub mod config;
 pub mod dashboard;
 pub mod eval;
@@ -17,8 +18,10 @@ pub mod intake;
 pub mod metrics;
 pub mod models_command;
 pub mod models_fetch;
+pub mod mqtt;
 pub mod people;
 pub mod pulse;
 pub mod results;
 pub mod server;
+pub mod table;
 pub mod vision;

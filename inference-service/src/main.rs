@@ -9,6 +9,7 @@ use flatframe_shared::allocator::Counted;
 use flatframe_shared::cli::{self, EXIT_CONFIG, ServiceArgs};
 use flatframe_shared::shutdown::{CancellationToken, LEAVE_THREADS_AFTER, Signals};
 use flatframe_shared::telemetry;
+use inference_service::client_command::{self, ClientCommand};
 use inference_service::config::Config;
 use inference_service::eval::{self, EvalArgs};
 use inference_service::history_command::{self, HistoryCommand};
@@ -47,6 +48,8 @@ enum Command {
     /// Check and repair the history on disk.
     #[command(subcommand)]
     History(HistoryCommand),
+    #[command(flatten)]
+    Client(ClientCommand),
 }
 
 fn main() -> ExitCode {
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
             Command::Models(command) => models_command::run(command, &config.vision, &mut out),
             Command::Eval(args) => eval::run(args, &config.vision, &mut out),
             Command::History(command) => history_command::run(*command, &config.history, &mut out),
+            Command::Client(command) => client_command::run(command, &mut out),
         };
         return match done {
             Ok(code) => code,

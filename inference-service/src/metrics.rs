@@ -21,6 +21,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::cameras::Cameras;
 use crate::history::{DropReason, RecordKind};
 use crate::intake::dispatch::Dispatch;
+use crate::mqtt::MqttCounts;
 use crate::people::count::ByGender;
 use crate::people::incidents::Incidents;
 use crate::results::archive::Archive;
@@ -69,6 +70,8 @@ pub struct Sources {
     pub incidents: Arc<Incidents>,
     /// What is kept on disk.
     pub archive: Archive,
+    /// Messages to a broker.
+    pub mqtt: Arc<MqttCounts>,
     /// Stages.
     pub stages: Arc<Stages>,
     /// Memory, and what may wait.
@@ -223,6 +226,9 @@ impl Sources {
             ("connections_without_preface", "Connections that did not speak HTTP/2", &self.connections.no_preface),
             ("connections_idle", "Connections closed because no call came", &self.connections.idle),
             ("connections_cut", "Connections cut because the client did not read", &self.connections.cut),
+            ("mqtt_published", "Messages handed to the connection to the broker", &self.mqtt.published),
+            ("mqtt_deferred", "Messages that found the queue to the broker full", &self.mqtt.deferred),
+            ("mqtt_connected", "Connections to the broker made", &self.mqtt.connected),
             ("page_connections_refused", "Connections of the page refused at the cap", &self.viewers.refused),
             ("page_connections_cut", "Connections of the page cut because it did not read", &self.viewers.cut),
         ] {

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use crate::models_fetch::{self, Client, Fetched, WaitLimits};
+use crate::table::write_table;
 use crate::vision::models::manifest::{
     CropSpec, DetectorManifest, DetectorOutput, GenderManifest, GenderOutput, InputSpec, Manifest,
 };
@@ -83,17 +84,6 @@ fn list(config: &VisionConfig, out: &mut dyn Write) -> std::io::Result<ExitCode>
         eprintln!("inference-service: {error}");
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Columns as wide as their widest cell, two spaces between.
-fn write_table<const N: usize>(rows: &[[String; N]], out: &mut dyn Write) -> std::io::Result<()> {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; N] = std::array::from_fn(width);
-    for row in rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
-    }
-    Ok(())
 }
 
 fn is_in_use(name: &str, config: &VisionConfig) -> bool {

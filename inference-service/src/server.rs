@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use flatframe_shared::admin::{AdminState, serve_admin};
 use flatframe_shared::budget::{Budget, DoesNotFit};
+use flatframe_shared::config::ConfigError;
 use flatframe_shared::frame::Pace;
 use flatframe_shared::ledger::{ServerCounts, ServerLedger};
 use flatframe_shared::memory_watch::MemoryWatch;
@@ -37,6 +38,7 @@ use crate::intake::openings::Openings;
 use crate::intake::pacing::Pacing;
 use crate::intake::worker;
 use crate::metrics::{Sources, Stages, registry};
+use crate::mqtt;
 use crate::people::incidents::Incidents;
 use crate::pulse;
 use crate::results::archive::Archive;
@@ -59,6 +61,9 @@ pub enum StartError {
     /// The configuration needs more memory than there is.
     #[error(transparent)]
     Memory(#[from] DoesNotFit),
+    /// The broker's password cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The history cannot be opened.
     #[error(transparent)]
     History(#[from] OpenError),
@@ -137,6 +142,7 @@ pub struct Server {
     admin: tokio::task::JoinHandle<()>,
     admin_stop: CancellationToken,
     pacing: tokio::task::JoinHandle<()>,
+    telling: Option<tokio::task::JoinHandle<()>>,
     health: tonic_health::server::HealthReporter,
     workers: Vec<JoinHandle<()>>,
     writer: Option<HistoryWriter>,
@@ -149,6 +155,7 @@ impl Server {
     /// When the system gives no thread.
     pub async fn start(loaded: Loaded, listeners: Listeners, shutdown: CancellationToken) -> Result<Self, StartError> {
         let Loaded { config, analyzer, budget } = loaded;
+        let broker = config.mqtt.broker()?;
         // Before there are threads that would outlive a refusal.
         let (history, writer) = keeping::open(&config.history)?;
         let dispatch = Arc::new(Dispatch::new(config.workers.threads(), ASSUMED_SERVICE));
@@ -176,6 +183,7 @@ impl Server {
             viewers: viewers.clone(),
             incidents,
             archive: intake.archive.clone(),
+            mqtt: Arc::default(),
             stages,
             resources: Arc::new(resources),
         });
@@ -202,7 +210,9 @@ impl Server {
         let admin = tokio::spawn(serve_admin(listeners.admin, Arc::new(admin), admin_stop.clone()));
         let pacing = Pacing::new(config.pace_size(), config.pace.min_fps);
         let pacing = tokio::spawn(pulse::run(pacing, intake.clone(), sources.clone(), shutdown.clone()));
-        Ok(Self { sources, intake, shutdown, serving, admin, admin_stop, pacing, health, workers, writer })
+        let telling = broker
+            .map(|broker| tokio::spawn(mqtt::run(broker, sources.clone(), sources.mqtt.clone(), shutdown.clone())));
+        Ok(Self { sources, intake, shutdown, serving, admin, admin_stop, pacing, telling, health, workers, writer })
     }
 
     /// The live counters.
@@ -234,7 +244,7 @@ impl Server {
         }
         tracing::info!("workers have stopped");
         self.intake.tasks.close();
-        let _ = tokio::join!(self.serving, self.pacing);
+        let _ = tokio::join!(self.serving, self.pacing, OptionFuture::from(self.telling));
         self.intake.tasks.wait().await;
         if let Some(writer) = self.writer {
             keeping::close(&self.sources.archive, writer).await;

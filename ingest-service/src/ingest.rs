@@ -173,7 +173,15 @@ impl Ingest {
             let routes = Routes::new(AdminServiceServer::new(api)).add_service(health_service);
             let limits = ConnectionLimits { max_connections: MAX_ADMIN_CONNECTIONS, ..ConnectionLimits::default() };
             let counts = Arc::new(ConnectionCounts::default());
-            others.push(tokio::spawn(serve(listener, Protocol::Grpc, routes, limits, counts, admin_stop.clone(), ADMIN_GRACE)));
+            others.push(tokio::spawn(serve(
+                listener,
+                Protocol::Grpc,
+                routes,
+                limits,
+                counts,
+                admin_stop.clone(),
+                ADMIN_GRACE,
+            )));
         }
         tracing::info!(
             cameras = cameras.len(),

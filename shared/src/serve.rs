@@ -267,4 +267,3 @@ where
         self.0.spawn(call);
     }
 }
-

@@ -1,6 +1,7 @@
 //! The services as programs of their own, for what cannot be done inside one
 //! process: signals, memory, files. Every program ends with its handle.
 
+use crate::media::skipped;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -65,6 +66,18 @@ pub fn free_address() -> std::io::Result<SocketAddr> {
         }
     }
     Err(std::io::ErrorKind::AddrNotAvailable.into())
+}
+
+/// Whether programs that are not ours are installed; without one of them a
+/// test says visibly that it did not run, or fails where all are to be there
+/// (`FLATFRAME_REQUIRE_PEERS`).
+pub fn are_installed(test: &str, programs: &[&str]) -> bool {
+    let folders: Vec<_> = std::env::var_os("PATH").iter().flat_map(std::env::split_paths).collect();
+    let is_missing = |program: &&&str| !folders.iter().any(|folder| folder.join(program).is_file());
+    let Some(missing) = programs.iter().find(is_missing) else { return true };
+    assert!(std::env::var_os("FLATFRAME_REQUIRE_PEERS").is_none(), "{test}: {missing} is not installed");
+    skipped(test, &format!("{missing} is not installed"));
+    false
 }
 
 /// A connection to a service that may still be starting.

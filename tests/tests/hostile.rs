@@ -12,7 +12,7 @@ use flatframe_shared::r#gen::v1::detect_service_client::DetectServiceClient;
 use flatframe_shared::r#gen::v1::frame_service_client::FrameServiceClient;
 use flatframe_shared::r#gen::v1::{DetectRequest, Outcome, PublishRequest};
 use inference_service::intake::link::MAX_OPENINGS;
-use inference_service::server::MAX_HEALTH_WATCHES;
+use inference_service::server::slots::MAX_HEALTH_WATCHES;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_stream::wrappers::ReceiverStream;

@@ -217,10 +217,7 @@ async fn without_a_history_there_is_no_answer_that_looks_like_one() {
     service.stop().await.expect("stops");
 }
 
-async fn snapshot(
-    asking: &mut ResultServiceClient<Channel>,
-    style: v1::SnapshotStyle,
-) -> Result<v1::Snapshot, Status> {
+async fn snapshot(asking: &mut ResultServiceClient<Channel>, style: v1::SnapshotStyle) -> Result<v1::Snapshot, Status> {
     let request = v1::GetSnapshotRequest { camera_id: "door".into(), style: style as i32, max_width_px: 0 };
     let answer = asking.get_snapshot(request).await?;
     Ok(answer.into_inner().snapshot.expect("a snapshot"))
@@ -284,7 +281,7 @@ async fn snapshots_as_the_privacy_mode_allows() {
                 for (changed, name) in [(blurred, "blurred"), (annotated, "annotated")] {
                     let (at_face, elsewhere) =
                         (difference(&plain, &changed, true), difference(&plain, &changed, false));
-                    assert!(at_face > 2.0 && elsewhere < 1.0, "{name}: {at_face} and {elsewhere} levels");
+                    assert!(at_face > 2.0 && elsewhere < 0.5 * at_face, "{name}: {at_face} and {elsewhere} levels");
                 }
             }
             PrivacyMode::Blurred => assert_eq!(styles, [Ok(Blurred), denied, Ok(Blurred), denied]),
@@ -358,7 +355,7 @@ async fn a_camera_that_goes_is_an_incident_until_it_comes_back() {
     let service = Inference::start(config).await.expect("starts");
     let mut asking = client(&service).await;
     let mut watch = asking.watch_incidents(v1::WatchIncidentsRequest::default()).await.expect("watches").into_inner();
-    let other = v1::WatchIncidentsRequest { camera_ids: vec!["other".into()] };
+    let other = v1::WatchIncidentsRequest { camera_ids: vec!["other".into()], only_known: false };
     let mut other = asking.watch_incidents(other).await.expect("watches").into_inner();
     drop(open(&service, "door").await);
     let begun = next_incident(&mut watch).await;

@@ -271,7 +271,6 @@ def series(wire: results_pb2.CountSeries) -> values.CountSeries:
 
 def resources(wire: admin_pb2.GetResourcesResponse) -> values.Resources:
     allocator, trend, pressure = wire.allocator, wire.trend, wire.pressure
-    has_allocator = wire.HasField("allocator")
     return values.Resources(
         software=wire.software,
         uptime=wire.uptime_s * _S,
@@ -288,9 +287,9 @@ def resources(wire: admin_pb2.GetResourcesResponse) -> values.Resources:
         ledger_balance=wire.ledger_balance,
         cgroup_limit_bytes=_some(wire.HasField("cgroup_limit_bytes"), wire.cgroup_limit_bytes),
         cgroup_used_bytes=_some(wire.HasField("cgroup_used_bytes"), wire.cgroup_used_bytes),
-        allocator_held_bytes=_some(has_allocator, allocator.held_bytes),
-        allocator_in_use_bytes=_some(has_allocator, allocator.in_use_bytes),
-        allocator_mapped_bytes=_some(has_allocator, allocator.mapped_bytes),
+        allocator_held_bytes=_some(allocator.HasField("held_bytes"), allocator.held_bytes),
+        allocator_in_use_bytes=_some(wire.HasField("allocator"), allocator.in_use_bytes),
+        allocator_mapped_bytes=_some(allocator.HasField("mapped_bytes"), allocator.mapped_bytes),
         memory=tuple(values.MemorySample(sample.uptime_s * _S, sample.rss_bytes) for sample in trend.samples),
         slope_bytes_per_hour=trend.slope_bytes_per_hour if trend.HasField("slope_bytes_per_hour") else None,
         slope_ci_bytes_per_hour=trend.slope_ci_bytes_per_hour if trend.HasField("slope_ci_bytes_per_hour") else None,

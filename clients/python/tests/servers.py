@@ -71,9 +71,11 @@ class Child:
                 self._command, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
 
-    def send(self, number: signal.Signals) -> None:
+    def freeze(self) -> None:
+        """Stops it in its tracks, until its end."""
         assert self._process is not None, "not started"
-        self._process.send_signal(number)
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)
 
     def check_alive(self) -> None:
         assert self._process is not None, "not started"

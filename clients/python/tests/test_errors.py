@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import signal
 from datetime import datetime, timedelta, timezone
 from typing import Callable
 
@@ -111,7 +110,7 @@ def test_a_server_that_hangs_is_late(folder: pathlib.Path) -> None:
         server.start()
         with Client(server.address, timeout_s=0.5) as client:
             client.cameras()
-            server.send(signal.SIGSTOP)
+            server.freeze()
             with pytest.raises(DeadlineExceeded):
                 client.cameras()
             with pytest.raises(DeadlineExceeded):

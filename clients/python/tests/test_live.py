@@ -222,13 +222,14 @@ def test_a_watch_survives_a_restart_of_the_server(folder: pathlib.Path) -> None:
 def test_a_watch_waits_for_a_server(folder: pathlib.Path) -> None:
     server = Inference(folder, {})
     try:
-        with Client(server.address) as client:
+        with Client(server.address) as client, Client(server.address) as observer:
             events = client.watch()
             outcome: list[object] = []
             waiting = threading.Thread(target=lambda: outcome.extend(events))
             waiting.start()
             server.start()
-            until("the watch has come through", lambda: watching(client) == 1)
+            # One whose connection was not refused, and so is not in a pause.
+            until("the watch has come through", lambda: watching(observer) == 1)
             events.close()
             waiting.join(10)
             assert not waiting.is_alive()

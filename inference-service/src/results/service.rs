@@ -302,7 +302,8 @@ fn viewing_interval(max_fps: f32) -> Result<Duration, Status> {
     let fps = if max_fps == 0.0 { VIEWING_FPS } else { max_fps };
     // Slower than once an hour is not looking.
     if !(1.0 / 3600.0..=MAX_VIEWING_FPS).contains(&fps) {
-        let message = format!("max_fps = {max_fps}: use more than 0 and at most {MAX_VIEWING_FPS}, or 0 for {VIEWING_FPS}");
+        let message =
+            format!("max_fps = {max_fps}: use more than 0 and at most {MAX_VIEWING_FPS}, or 0 for {VIEWING_FPS}");
         return Err(ErrorKind::Invalid.status(message));
     }
     Ok(Duration::from_secs_f32(1.0 / fps))

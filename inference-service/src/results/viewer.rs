@@ -63,9 +63,7 @@ impl Viewer {
 }
 
 /// The next message of a viewer; the last one says that the service stops.
-pub async fn next(
-    viewing: Option<Viewing>,
-) -> Option<(Result<v1::WatchSnapshotsResponse, Status>, Option<Viewing>)> {
+pub async fn next(viewing: Option<Viewing>) -> Option<(Result<v1::WatchSnapshotsResponse, Status>, Option<Viewing>)> {
     let mut viewing = viewing?;
     let shutdown = viewing.viewer.shutdown.clone();
     let message = tokio::select! {

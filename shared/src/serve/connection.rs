@@ -13,7 +13,7 @@ use super::calls::{CallWatch, Calls};
 use super::{ConnectionCounts, ConnectionLimits, Protocol, TrackedExecutor};
 
 /// The first bytes of every HTTP/2 connection (RFC 9113, section 3.4).
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What a client of another protocol reads.
 const NOT_GRPC: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\nthis port speaks gRPC (HTTP/2) only\n";

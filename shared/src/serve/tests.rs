@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -10,6 +11,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::connection::PREFACE;
 use super::*;
 use crate::r#gen::v1::frame_service_client::FrameServiceClient;
 use crate::r#gen::v1::frame_service_server::{FrameService, FrameServiceServer};
@@ -75,13 +77,18 @@ struct Rig {
 
 impl Rig {
     async fn start(limits: ConnectionLimits, service: Answering) -> Self {
+        Self::start_with(Protocol::Grpc, limits, service).await
+    }
+
+    async fn start_with(protocol: Protocol, limits: ConnectionLimits, service: Answering) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (counts, stop) = (Arc::<ConnectionCounts>::default(), CancellationToken::new());
         let routes = Routes::new(FrameServiceServer::new(service));
         // No ping ends what is to be ended by something else.
         let limits = ConnectionLimits { ping_interval: Duration::from_secs(3600), ..limits };
-        let serving = tokio::spawn(serve(listener, Protocol::Grpc, routes, limits, counts.clone(), stop.clone(), Duration::ZERO));
+        let serving =
+            tokio::spawn(serve(listener, protocol, routes, limits, counts.clone(), stop.clone(), Duration::ZERO));
         Self { address, counts, stop, serving }
     }
 
@@ -230,5 +237,51 @@ async fn idle_connections_give_way_to_others() {
     assert!(matches!(refused, Ok(0) | Err(_)));
     assert_eq!((rig.counts.gave_way.load(Relaxed), rig.counts.refused.load(Relaxed)), (1, 1));
     drop((half, calling, other_half, other));
+    rig.stop().await;
+}
+
+/// What a browser asks, with a request that does not end.
+const ASKED: &[u8] = b"POST /flatframe.v1.FrameService/Publish HTTP/1.1\r\nhost: x\r\n\
+    content-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n";
+
+#[tokio::test]
+async fn a_browser_that_takes_no_answer_is_cut() {
+    let limits = ConnectionLimits { unread_deadline: IDLE, ..ConnectionLimits::default() };
+    // More than the system's buffers hold.
+    let rig = Rig::start_with(Protocol::Web, limits, ENDLESS(1000)).await;
+    let mut browser = TcpStream::connect(rig.address).await.expect("connects");
+    browser.write_all(ASKED).await.expect("writes");
+    rig.until("cut", |counts| counts.cut.load(Relaxed) == 1).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_browser_that_asks_nothing_is_closed() {
+    let limits = ConnectionLimits { preface_deadline: IDLE, ..ConnectionLimits::default() };
+    let rig = Rig::start_with(Protocol::Web, limits, ENDLESS(0)).await;
+    for asked in [&b""[..], &ASKED[..30]] {
+        let mut browser = TcpStream::connect(rig.address).await.expect("connects");
+        browser.write_all(asked).await.expect("writes");
+        let mut answer = Vec::new();
+        let _ = timeout(PATIENCE, browser.read_to_end(&mut answer)).await.expect("is closed in time");
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"), "{answer:?}");
+    }
+    rig.until("closed", |counts| counts.open.load(Relaxed) == 0).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_browser_that_waits_keeps_its_connection() {
+    let limits = ConnectionLimits { unread_deadline: IDLE, preface_deadline: IDLE, ..idle() };
+    let rig = Rig::start_with(Protocol::Web, limits, ENDLESS(1)).await;
+    let mut browser = TcpStream::connect(rig.address).await.expect("connects");
+    browser.write_all(ASKED).await.expect("writes");
+    let mut taken = vec![0; MESSAGE_BYTES];
+    timeout(PATIENCE, browser.read_exact(&mut taken)).await.expect("in time").expect("is served");
+    assert!(taken.starts_with(b"HTTP/1.1 200"), "{:?}", String::from_utf8_lossy(&taken[..40]));
+    // Nothing comes: that is what is to be shown, for many times the limit.
+    let quiet =
+        timeout(10 * IDLE, async { while browser.read(&mut taken).await.is_ok_and(|bytes| bytes > 0) {} }).await;
+    assert!(quiet.is_err(), "the connection ended");
     rig.stop().await;
 }

@@ -1,0 +1,222 @@
+//! `inference-service watch | counts | status | incidents | detect`: asks a
+//! running service, as any client can, and prints what it says.
+//!
+//! Starts no service and reads no configuration: only `--server` counts.
+
+mod counts;
+mod detect;
+mod incidents;
+mod status;
+mod watch;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use clap::Subcommand;
+use flatframe_shared::r#gen::v1;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+use self::counts::CountsArgs;
+use self::detect::DetectArgs;
+use self::incidents::IncidentsArgs;
+use self::status::StatusArgs;
+use self::watch::WatchArgs;
+
+/// Longest wait for a connection, and for one answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What to ask a running service.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Print results as they come, one line each, until Ctrl-C.
+    Watch(WatchArgs),
+    /// Print how many people were counted over a time.
+    Counts(CountsArgs),
+    /// Print one line for each camera, and how the server is.
+    Status(StatusArgs),
+    /// Print what is wrong, and the latest that was.
+    Incidents(IncidentsArgs),
+    /// Find the faces in one picture.
+    Detect(DetectArgs),
+}
+
+/// Which service, and how it is to be printed.
+#[derive(Debug, clap::Args)]
+struct ServerArgs {
+    /// Address of the service.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051")]
+    server: String,
+    /// Print JSON, one object in each line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("--server {url}: {why}: use an address like http://127.0.0.1:50051")]
+    Address { url: String, why: String },
+    #[error("cannot reach {url}: {why}; is inference-service running there (--server URL)?")]
+    Unreachable { url: String, why: String },
+    #[error("the server refuses: {} ({:?})", .0.message(), .0.code())]
+    Refused(Box<Status>),
+    #[error("{0}")]
+    Wrong(String),
+    #[error(transparent)]
+    Output(#[from] std::io::Error),
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self::Refused(Box::new(status))
+    }
+}
+
+impl Failure {
+    /// Whether the same may succeed later.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused(status) => {
+                matches!(
+                    status.code(),
+                    Code::Unavailable
+                        | Code::ResourceExhausted
+                        | Code::DeadlineExceeded
+                        | Code::Cancelled
+                        | Code::Unknown
+                )
+            }
+            Self::Address { .. } | Self::Wrong(_) | Self::Output(_) => false,
+        }
+    }
+}
+
+/// Does what was asked; the answer goes to `out`, complaints to stderr.
+///
+/// # Errors
+/// When `out` cannot be written; everything else is in the exit code.
+pub fn run(command: &ClientCommand, out: &mut dyn Write) -> std::io::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let done = runtime.block_on(async {
+        match command {
+            ClientCommand::Watch(args) => watch::run(args, out).await,
+            ClientCommand::Counts(args) => counts::run(args, out).await,
+            ClientCommand::Status(args) => status::run(args, out).await,
+            ClientCommand::Incidents(args) => incidents::run(args, out).await,
+            ClientCommand::Detect(args) => detect::run(args, out).await,
+        }
+    });
+    match done {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(Failure::Output(error)) => Err(error),
+        Err(failure) => {
+            eprintln!("inference-service: {failure}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+impl ServerArgs {
+    async fn connect(&self) -> Result<Channel, Failure> {
+        let wrong = |why: String| Failure::Address { url: self.server.clone(), why };
+        let endpoint = Endpoint::from_shared(self.server.clone()).map_err(|error| wrong(reason(&error)))?;
+        if endpoint.uri().scheme_str() != Some("http") {
+            return Err(wrong("only http is spoken so far".to_owned()));
+        }
+        let endpoint = endpoint
+            .connect_timeout(PATIENCE)
+            .http2_keep_alive_interval(PATIENCE)
+            .keep_alive_timeout(PATIENCE)
+            .keep_alive_while_idle(true);
+        let connected = endpoint.connect().await;
+        connected.map_err(|error| Failure::Unreachable { url: self.server.clone(), why: reason(&error) })
+    }
+}
+
+/// The last cause of an error: transports wrap it in words that say nothing.
+fn reason(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).last().map_or_else(String::new, ToString::to_string)
+}
+
+/// A request with a deadline.
+fn asking<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(PATIENCE);
+    request
+}
+
+/// A time for people and machines: RFC 3339, in UTC, to the second.
+fn time(unix_ms: i64) -> String {
+    let since = Duration::from_millis(u64::try_from(unix_ms).unwrap_or(0));
+    match SystemTime::UNIX_EPOCH.checked_add(since).filter(|_| since < Duration::from_secs(250_000_000_000)) {
+        Some(time) => humantime::format_rfc3339_seconds(time).to_string(),
+        None => "?".to_owned(),
+    }
+}
+
+/// A count with its genders, such as `3 (2 f, 1 m)`; `-` when not known.
+fn people(counts: Option<&v1::FaceCounts>) -> String {
+    let Some(counts) = counts else { return "-".to_owned() };
+    let of = [(counts.female, "f"), (counts.male, "m"), (counts.unknown, "?")];
+    let parts: Vec<_> =
+        of.iter().filter(|(count, _)| *count > 0).map(|(count, mark)| format!("{count} {mark}")).collect();
+    if parts.is_empty() { counts.faces.to_string() } else { format!("{} ({})", counts.faces, parts.join(", ")) }
+}
+
+/// As [`people`], for machines.
+fn people_json(counts: Option<&v1::FaceCounts>) -> serde_json::Value {
+    counts.map_or(serde_json::Value::Null, |counts| {
+        serde_json::json!({
+            "people": counts.faces, "female": counts.female, "male": counts.male, "unknown": counts.unknown,
+        })
+    })
+}
+
+fn gender(gender: v1::Gender) -> &'static str {
+    match gender {
+        v1::Gender::Unspecified => "-",
+        v1::Gender::Unknown => "unknown",
+        v1::Gender::Female => "female",
+        v1::Gender::Male => "male",
+    }
+}
+
+/// The faces of a result or a picture, for machines.
+fn faces_json(faces: &[v1::Face]) -> serde_json::Value {
+    let face = |face: &v1::Face| {
+        let bounds = face.r#box.unwrap_or_default();
+        serde_json::json!({
+            "x_px": bounds.x_px, "y_px": bounds.y_px, "width_px": bounds.width_px, "height_px": bounds.height_px,
+            "score": face.score,
+            "gender": gender(face.gender()),
+            "female_probability": face.female_probability,
+            "track": face.track.as_ref().map(|track| serde_json::json!({
+                "id": track.track_id, "is_visit": track.is_visit, "gender": gender(track.gender()),
+                "female_probability": track.female_probability, "age_ms": track.age_ms,
+            })),
+        })
+    };
+    faces.iter().map(face).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_is_not_zero() {
+        assert_eq!(people(None), "-");
+        assert_eq!(people(Some(&v1::FaceCounts::default())), "0");
+        let counts = v1::FaceCounts { faces: 3, female: 2, male: 0, unknown: 1 };
+        assert_eq!(people(Some(&counts)), "3 (2 f, 1 ?)");
+    }
+
+    #[test]
+    fn times_of_any_server() {
+        assert_eq!(time(1_700_000_000_000), "2023-11-14T22:13:20Z");
+        assert_eq!((time(-5), time(i64::MAX)), ("1970-01-01T00:00:00Z".to_owned(), "?".to_owned()));
+    }
+}

@@ -1,0 +1,195 @@
+//! The state of cameras on a real broker (mosquitto), read by a client that is
+//! not ours.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+
+use e2e::camera::{PATIENCE, RawCamera, hello};
+use e2e::media::textured_jpeg;
+use e2e::pair::{Inference, stub_config};
+use e2e::program::{Program, are_installed, connect, free_address};
+use e2e::wait::until;
+use flatframe_shared::frame::PictureSize;
+use flatframe_shared::r#gen::v1;
+use inference_service::config::{Config, PrivacyMode};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+const SIZE: PictureSize = PictureSize::new(160, 120);
+const PEERS: [&str; 3] = ["mosquitto", "mosquitto_passwd", "mosquitto_sub"];
+const USER: &str = "box";
+const PASSWORD: &str = "not in any log";
+
+/// A broker that knows one user.
+struct Mosquitto {
+    address: SocketAddr,
+    _process: Child,
+}
+
+impl Mosquitto {
+    async fn start(folder: &Path, address: SocketAddr) -> Self {
+        let (passwords, config) = (folder.join("passwords"), folder.join("mosquitto.conf"));
+        std::fs::write(&passwords, "").expect("writes");
+        let made = Command::new("mosquitto_passwd").arg("-b").arg(&passwords).args([USER, PASSWORD]).status().await;
+        assert!(made.expect("mosquitto_passwd runs").success());
+        let port = address.port();
+        let text = format!(
+            "user root\nlistener {port} 127.0.0.1\nallow_anonymous false\npassword_file {}\n",
+            passwords.display()
+        );
+        std::fs::write(&config, text).expect("writes");
+        let mut command = Command::new("mosquitto");
+        command.arg("-c").arg(&config).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        Self { address, _process: command.spawn().expect("mosquitto starts") }
+    }
+
+    /// Everything that is told on `topic`, as lines `TOPIC MESSAGE`.
+    async fn listen(&self, topic: &str) -> Listener {
+        let port = self.address.port().to_string();
+        let mut command = Command::new("mosquitto_sub");
+        command.args(["-h", "127.0.0.1", "-p", &port, "-u", USER, "-P", PASSWORD, "-v", "-t", topic]);
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+        let mut process = command.spawn().expect("mosquitto_sub starts");
+        let lines = BufReader::new(process.stdout.take().expect("is piped")).lines();
+        Listener { lines, _process: process }
+    }
+}
+
+struct Listener {
+    lines: Lines<BufReader<ChildStdout>>,
+    _process: Child,
+}
+
+impl Listener {
+    /// Waits for a message on `topic` of which `is_it` says yes.
+    async fn until(&mut self, topic: &str, is_it: impl Fn(&str) -> bool) -> String {
+        let waited = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let line = self.lines.next_line().await.expect("text").expect("the listener lives");
+                // Without a message there is no space.
+                let (at, message) = line.split_once(' ').unwrap_or((&line, ""));
+                if at == topic && is_it(message) {
+                    return message.to_owned();
+                }
+            }
+        });
+        waited.await.unwrap_or_else(|_| panic!("nothing like it on {topic}"))
+    }
+}
+
+/// A service that tells the broker at `address`.
+fn config(folder: &Path, address: SocketAddr) -> Config {
+    let file = folder.join("password");
+    std::fs::write(&file, format!("{PASSWORD}\n")).expect("writes");
+    let mut config = stub_config(500, true);
+    config.mqtt.broker = format!("mqtt://{USER}@{address}");
+    config.mqtt.password_file = file;
+    config
+}
+
+async fn send(camera: &mut RawCamera, frames: u32) {
+    for seed in 0..frames {
+        camera.send_frame(textured_jpeg(SIZE, seed), SIZE, PATIENCE).await.expect("sends");
+        assert_eq!(camera.outcome().await.expect("answered").outcome(), v1::Outcome::Analyzed);
+    }
+}
+
+/// A port for the broker, and a subscriber that is there before the service:
+/// mosquitto_sub ends when nobody listens yet.
+async fn broker(folder: &Path) -> (Mosquitto, Listener) {
+    let broker = Mosquitto::start(folder, free_address().expect("a free port")).await;
+    let is_up = || std::net::TcpStream::connect(broker.address).is_ok();
+    until("the broker listens", PATIENCE, is_up).await;
+    let listener = broker.listen("#").await;
+    (broker, listener)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_and_states_are_told_and_kept() {
+    if !are_installed("counts_and_states_are_told_and_kept", &PEERS) {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let (broker, mut listener) = broker(folder.path()).await;
+    let service = Inference::start(config(folder.path(), broker.address)).await.expect("starts");
+    listener.until("flatframe/status", |text| text == "online").await;
+    let channel = service.connect().await.expect("connects");
+    let mut camera = RawCamera::open(channel, hello("bus-7", 1)).await.expect("is welcome").0;
+    let found = listener.until("homeassistant/device/flatframe-bus-7/config", |text| !text.is_empty()).await;
+    let found: Value = serde_json::from_str(&found).expect("JSON");
+    assert_eq!(found["state_topic"], "flatframe/camera/bus-7");
+    assert_eq!(found["components"]["visits"]["state_class"], "total_increasing");
+    send(&mut camera, 5).await;
+    let seen = |text: &str| {
+        let state: Value = serde_json::from_str(text).expect("JSON");
+        state["now"]["people"] == 1 && state["visits"]["people"] == 1
+    };
+    listener.until("flatframe/camera/bus-7", seen).await;
+    // One who comes later learns it too.
+    let mut late = broker.listen("flatframe/camera/#").await;
+    late.until("flatframe/camera/bus-7", seen).await;
+    drop(camera);
+    listener.until("flatframe/camera/bus-7", |text| text.contains("offline") && text.contains(r#""now":null"#)).await;
+    assert_eq!(service.stop().await.expect("stops").balance(), 0);
+    listener.until("flatframe/status", |text| text == "offline").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_that_are_kept_back_are_not_told() {
+    if !are_installed("counts_that_are_kept_back_are_not_told", &PEERS) {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let (broker, mut listener) = broker(folder.path()).await;
+    let mut config = config(folder.path(), broker.address);
+    config.privacy.mode = PrivacyMode::CountsOnly;
+    let service = Inference::start(config).await.expect("starts");
+    let channel = service.connect().await.expect("connects");
+    let mut camera = RawCamera::open(channel, hello("door", 1)).await.expect("is welcome").0;
+    let found = listener.until("homeassistant/device/flatframe-door/config", |_| true).await;
+    assert!(found.contains("State") && !found.contains("people"), "{found}");
+    send(&mut camera, 5).await;
+    drop(camera);
+    // Whatever came before: nothing of a person in it.
+    let told = listener.until("flatframe/camera/door", |text| {
+        assert!(text.contains(r#""now":null"#) && text.contains(r#""visits":null"#), "{text}");
+        text.contains("offline")
+    });
+    told.await;
+    service.stop().await.expect("stops");
+}
+
+/// The broker is away at the start and goes away later: the service does not
+/// mind, and tells everything when it is back. Killed, the broker says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_may_come_and_go_and_so_may_the_service() {
+    let name = "a_broker_may_come_and_go_and_so_may_the_service";
+    if !are_installed(name, &PEERS) {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let address = free_address().expect("a free port");
+    let (grpc, admin) = (free_address().expect("a free port"), free_address().expect("a free port"));
+    let mut config = config(folder.path(), address);
+    (config.listen.grpc, config.listen.admin, config.listen.page) = (grpc, admin, None);
+    let toml = toml::to_string(&config).expect("a configuration is TOML");
+    let service = Program::start("inference-service", &toml).expect("starts");
+    let channel = connect(&grpc.to_string(), PATIENCE).await.expect("listens");
+    let mut camera = RawCamera::open(channel, hello("door", 1)).await.expect("is welcome").0;
+    send(&mut camera, 1).await;
+    for _ in 0..2 {
+        let broker = Mosquitto::start(folder.path(), address).await;
+        until("the broker listens", PATIENCE, || std::net::TcpStream::connect(address).is_ok()).await;
+        let mut listener = broker.listen("flatframe/#").await;
+        listener.until("flatframe/status", |text| text == "online").await;
+        listener.until("flatframe/camera/door", |text| text.contains(r#""visits""#)).await;
+    }
+    let broker = Mosquitto::start(folder.path(), address).await;
+    until("the broker listens", PATIENCE, || std::net::TcpStream::connect(address).is_ok()).await;
+    let mut listener = broker.listen("flatframe/#").await;
+    listener.until("flatframe/status", |text| text == "online").await;
+    service.signal(libc::SIGKILL).expect("is killed");
+    listener.until("flatframe/status", |text| text == "offline").await;
+}
