@@ -17,6 +17,7 @@ use crate::people::track::FaceTrack;
 use crate::results::query::QUERY_BYTES;
 use crate::results::record::ResultRecord;
 use crate::results::snapshot::Painter;
+use crate::results::viewer;
 use crate::server::slots::{
     MAX_HEALTH_CHECKS, MAX_HEALTH_REQUEST_BYTES, MAX_HEALTH_WATCHES, MAX_INCIDENT_WATCHES, MAX_PAGE_CONNECTIONS,
     MAX_QUERIES, MAX_REQUEST_BYTES, MAX_SMALL_CALLS, MAX_SNAPSHOTS, MAX_VIEWERS,
@@ -150,13 +151,20 @@ pub fn budget(config: &Config, vision: &VisionMemory) -> Budget {
     );
     if config.privacy.mode != PrivacyMode::CountsOnly {
         let (picture, painter) = (u64::from(limits.max_frame_bytes), Painter::max_bytes(config.vision.max_picture.0));
-        // A picture, and the message with it in a buffer that grows by doubling.
-        let (calls, copies) = ((MAX_SNAPSHOTS + MAX_VIEWERS) as u64, 3);
+        // A picture, and the message with it in a buffer that grows by doubling; of a viewer also
+        // the message before, which its last piece holds, and a camera that made room meanwhile.
+        let (calls, viewers) = (MAX_SNAPSHOTS as u64, MAX_VIEWERS as u64);
+        let per_viewer = 6 * picture + people + viewer::max_bytes(limits.max_cameras);
         budget.add(
             "snapshots",
-            (cameras + copies * calls) * picture + painter,
+            (cameras + 3 * calls) * picture + viewers * per_viewer + painter,
             Some("limits.max_cameras, vision.max_picture or privacy.mode"),
-            format!("({cameras} cameras + {calls} calls x {copies}) x {} + painter {}", Bytes(picture), Bytes(painter)),
+            format!(
+                "({cameras} cameras + {calls} calls x 3) x {} + {viewers} viewers x {} + painter {}",
+                Bytes(picture),
+                Bytes(per_viewer),
+                Bytes(painter)
+            ),
         );
     }
     if let Some(settings) = config.history.settings() {
@@ -184,7 +192,8 @@ pub fn budget(config: &Config, vision: &VisionMemory) -> Budget {
 
     // Reading a request, and an answer that nobody reads; the largest answer
     // is the list of all cameras.
-    let small_calls = (limits.max_subscribers + MAX_SMALL_CALLS + MAX_INCIDENT_WATCHES) as u64;
+    let own_slots = MAX_INCIDENT_WATCHES + MAX_VIEWERS + MAX_SNAPSHOTS;
+    let small_calls = (limits.max_subscribers + MAX_SMALL_CALLS + own_slots) as u64;
     let per_small_call = MAX_REQUEST_BYTES as u64 * READ_BUFFER_FACTOR + headers + cameras * CAMERA_INFO_BYTES;
     budget.add(
         "client calls",

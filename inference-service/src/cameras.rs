@@ -1,6 +1,6 @@
 //! The cameras known since start: who is connected, what it last said, its
-//! ledger, who is in front of it, its newest result. Bounded; a camera that was offline longest makes
-//! room for a new one, and its counts stay in the totals.
+//! ledger, who is in front of it, its newest result. Bounded; a camera that was
+//! offline longest makes room for a new one, and its counts stay in the totals.
 
 mod rate;
 

@@ -23,6 +23,8 @@ use self::detect::DetectArgs;
 use self::incidents::IncidentsArgs;
 use self::status::StatusArgs;
 use self::watch::WatchArgs;
+use crate::table::printable;
+use crate::words;
 
 /// Longest wait for a connection, and for one answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -60,7 +62,7 @@ enum Failure {
     Address { url: String, why: String },
     #[error("cannot reach {url}: {why}; is inference-service running there (--server URL)?")]
     Unreachable { url: String, why: String },
-    #[error("the server refuses: {} ({:?})", .0.message(), .0.code())]
+    #[error("the server refuses: {} ({:?})", printable(.0.message()), .0.code())]
     Refused(Box<Status>),
     #[error("{0}")]
     Wrong(String),
@@ -166,24 +168,6 @@ fn people(counts: Option<&v1::FaceCounts>) -> String {
     if parts.is_empty() { counts.faces.to_string() } else { format!("{} ({})", counts.faces, parts.join(", ")) }
 }
 
-/// As [`people`], for machines.
-fn people_json(counts: Option<&v1::FaceCounts>) -> serde_json::Value {
-    counts.map_or(serde_json::Value::Null, |counts| {
-        serde_json::json!({
-            "people": counts.faces, "female": counts.female, "male": counts.male, "unknown": counts.unknown,
-        })
-    })
-}
-
-fn gender(gender: v1::Gender) -> &'static str {
-    match gender {
-        v1::Gender::Unspecified => "-",
-        v1::Gender::Unknown => "unknown",
-        v1::Gender::Female => "female",
-        v1::Gender::Male => "male",
-    }
-}
-
 /// The faces of a result or a picture, for machines.
 fn faces_json(faces: &[v1::Face]) -> serde_json::Value {
     let face = |face: &v1::Face| {
@@ -191,10 +175,10 @@ fn faces_json(faces: &[v1::Face]) -> serde_json::Value {
         serde_json::json!({
             "x_px": bounds.x_px, "y_px": bounds.y_px, "width_px": bounds.width_px, "height_px": bounds.height_px,
             "score": face.score,
-            "gender": gender(face.gender()),
+            "gender": words::gender(face.gender()),
             "female_probability": face.female_probability,
             "track": face.track.as_ref().map(|track| serde_json::json!({
-                "id": track.track_id, "is_visit": track.is_visit, "gender": gender(track.gender()),
+                "id": track.track_id, "is_visit": track.is_visit, "gender": words::gender(track.gender()),
                 "female_probability": track.female_probability, "age_ms": track.age_ms,
             })),
         })

@@ -60,12 +60,15 @@ pub struct Listen {
     /// HTTP: the page for people; empty: it is off.
     #[serde(with = "address_or_none")]
     pub page: Option<SocketAddr>,
+    /// Names by which browsers may ask for the page, besides addresses and
+    /// names of local networks; at most 16.
+    pub page_names: Vec<String>,
 }
 
 impl Default for Listen {
     fn default() -> Self {
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        Self { grpc: local(50051), admin: local(9464), page: Some(local(9470)) }
+        Self { grpc: local(50051), admin: local(9464), page: Some(local(9470)), page_names: Vec::new() }
     }
 }
 
@@ -311,6 +314,7 @@ impl Config {
         in_range("limits.max_detect_calls", limits.max_detect_calls, 1..=1024)?;
         in_range("limits.max_detect_bytes", limits.max_detect_bytes, 4096..=64 << 20)?;
         in_range("limits.call_deadline_s", limits.call_deadline_s, 1..=60)?;
+        in_range("listen.page_names", self.listen.page_names.len(), 0..=16)?;
         in_range("pace.min_fps", self.pace.min_fps, 0.01..=240.0)?;
         let max = self.vision.max_picture.0;
         in_range("pace.max_width_px", self.pace.max_width_px, 32..=max.width_px)?;

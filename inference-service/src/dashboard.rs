@@ -3,9 +3,12 @@
 //!
 //! There is no authentication yet. What keeps other web sites in the same
 //! browser out: calls have a content type that a foreign page may not send
-//! unasked (Fetch Standard, "CORS-safelisted request-header"), a request that
-//! says it comes from elsewhere is refused, and on a port of this machine so is
-//! one for a foreign name (DNS rebinding).
+//! unasked (Fetch Standard, "CORS-safelisted request-header"); a request that
+//! says it comes from elsewhere is refused; and so is one for a name that
+//! anyone could have made to point here (DNS rebinding): only addresses, names
+//! of local networks, and those that the operator gave are answered.
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -51,7 +54,7 @@ const HEADERS: [(HeaderName, &str); 6] = [
 ];
 
 /// The page and the services behind it.
-pub fn routes<R, A>(results: R, resources: A, is_local: bool) -> Routes
+pub fn routes<R, A>(results: R, resources: A, audience: Audience) -> Routes
 where
     R: GrpcService,
     A: GrpcService,
@@ -68,7 +71,7 @@ where
     }
     let router = router
         .fallback(async || (StatusCode::NOT_FOUND, "there is no such page: go to /\n"))
-        .layer(middleware::from_fn_with_state(is_local, guard));
+        .layer(middleware::from_fn_with_state(audience, guard));
     Routes::from(router)
 }
 
@@ -116,8 +119,21 @@ impl<S> GrpcService for S where
 {
 }
 
-async fn guard(State(is_local): State<bool>, request: Request, next: Next) -> Response {
-    let mut response = match refusal(is_local, request.uri(), request.headers()) {
+/// For whom the page is.
+#[derive(Debug, Clone)]
+pub struct Audience {
+    /// Whether its port is for this machine only.
+    pub is_local: bool,
+    /// Names by which browsers may ask for it besides.
+    pub names: Arc<[String]>,
+}
+
+/// Ends of names that nobody outside a local network can give out (RFC 6762,
+/// RFC 8375, and the root zone's `internal`), and what routers use.
+const LOCAL_ENDS: [&str; 5] = [".local", ".lan", ".home.arpa", ".internal", ".fritz.box"];
+
+async fn guard(State(audience): State<Audience>, request: Request, next: Next) -> Response {
+    let mut response = match refusal(&audience, request.uri(), request.headers()) {
         Some(why) => (StatusCode::FORBIDDEN, why).into_response(),
         None => next.run(request).await,
     };
@@ -128,20 +144,33 @@ async fn guard(State(is_local): State<bool>, request: Request, next: Next) -> Re
 }
 
 /// Why a request is not answered.
-fn refusal(is_local: bool, uri: &Uri, headers: &HeaderMap) -> Option<&'static str> {
+fn refusal(audience: &Audience, uri: &Uri, headers: &HeaderMap) -> Option<&'static str> {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let host = uri.authority().map(|authority| authority.as_str()).or_else(|| text(header::HOST)).unwrap_or_default();
     // Following a link from elsewhere to the page itself is good.
     let is_page = uri.path() == "/";
-    match text(HeaderName::from_static("sec-fetch-site")) {
-        None | Some("same-origin" | "none") => {}
-        Some(_) if is_page => {}
-        Some(_) => return Some("this page answers only itself\n"),
+    // Over plain HTTP browsers say only the origin, and that with every call.
+    let is_own = match (text(HeaderName::from_static("sec-fetch-site")), headers.get(header::ORIGIN)) {
+        (Some("same-origin" | "none") | None, None) => true,
+        (Some("same-origin" | "none") | None, Some(origin)) => {
+            origin.to_str().ok().and_then(|origin| origin.split_once("://")).is_some_and(|(_, own)| own == host)
+        }
+        (Some(_), _) => is_page,
+    };
+    if !is_own {
+        return Some("this page answers only itself\n");
     }
-    let host = uri.host().or_else(|| text(header::HOST).map(host_of)).unwrap_or_default();
-    let is_this_machine = host == "localhost"
-        || host.ends_with(".localhost")
-        || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
-    (is_local && !is_this_machine).then_some("this page is for this machine: use http://localhost or its address\n")
+    let name = host_of(host).to_ascii_lowercase();
+    let is_this_machine = name == "localhost"
+        || name.ends_with(".localhost")
+        || name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
+    let is_near = !name.is_empty() && !name.contains('.') || LOCAL_ENDS.iter().any(|end| name.ends_with(end));
+    let is_known = is_this_machine
+        || audience.names.iter().any(|known| known.eq_ignore_ascii_case(&name))
+        || !audience.is_local && is_near;
+    (!is_known).then_some(
+        "this page is not known by that name: use its address, or have the operator add the name to listen.page_names\n",
+    )
 }
 
 /// A host without its port.
@@ -163,29 +192,45 @@ mod tests {
     fn refused(is_local: bool, path: &str, headers: &[(&'static str, &str)]) -> bool {
         let value = |text: &str| HeaderValue::from_str(text).expect("a value");
         let headers = headers.iter().map(|(name, text)| (HeaderName::from_static(name), value(text))).collect();
-        refusal(is_local, &path.parse().expect("a path"), &headers).is_some()
+        let audience = Audience { is_local, names: ["cams.example.org".to_owned()].into() };
+        refusal(&audience, &path.parse().expect("a path"), &headers).is_some()
     }
 
     #[test]
     fn foreign_pages_are_refused() {
         let call = "/flatframe.v1.ResultService/ResetOccupancy";
         for site in ["cross-site", "same-site", "anything"] {
-            assert!(refused(false, call, &[("host", "box:9470"), ("sec-fetch-site", site)]), "{site}");
-            assert!(!refused(false, "/", &[("host", "box:9470"), ("sec-fetch-site", site)]), "{site}");
+            assert!(refused(true, call, &[("host", "localhost:9470"), ("sec-fetch-site", site)]), "{site}");
+            assert!(!refused(true, "/", &[("host", "localhost:9470"), ("sec-fetch-site", site)]), "{site}");
         }
-        for site in ["same-origin", "none"] {
-            assert!(!refused(false, call, &[("host", "box:9470"), ("sec-fetch-site", site)]), "{site}");
+        // What browsers say over plain HTTP.
+        for origin in ["http://evil.example", "http://192.168.1.5:9471", "http://192.168.1.5", "null", "x"] {
+            assert!(refused(false, call, &[("host", "192.168.1.5:9470"), ("origin", origin)]), "{origin}");
         }
+        assert!(!refused(false, call, &[("host", "192.168.1.5:9470"), ("origin", "http://192.168.1.5:9470")]));
+        let own = [("host", "localhost:1"), ("origin", "http://localhost:1"), ("sec-fetch-site", "same-origin")];
+        assert!(!refused(true, call, &own));
     }
 
     #[test]
-    fn a_local_page_has_local_names() {
-        for host in ["localhost", "localhost:9470", "127.0.0.1:9470", "[::1]:9470", "[::1]", "a.localhost:1"] {
-            assert!(!refused(true, "/", &[("host", host)]), "{host}");
+    fn only_names_that_nobody_else_gives_out_are_known() {
+        let this_machine = ["localhost", "localhost:9470", "127.0.0.1:9470", "[::1]:9470", "[::1]", "a.localhost:1"];
+        for host in this_machine.into_iter().chain(["CAMS.example.org:9470"]) {
+            assert!(!refused(true, "/", &[("host", host)]) && !refused(false, "/", &[("host", host)]), "{host}");
         }
-        for host in ["evil.example", "evil.example:9470", "127.0.0.1.evil.example", "", "localhost.evil.example"] {
-            assert!(refused(true, "/", &[("host", host)]), "{host}");
+        for host in ["box", "box:9470", "192.168.1.5", "flatframe.local:9470", "pi.lan", "pi.home.arpa"] {
             assert!(!refused(false, "/", &[("host", host)]), "{host}");
         }
+        for host in [
+            "evil.example",
+            "evil.example:9470",
+            "127.0.0.1.evil.example",
+            "",
+            "local.evil.example",
+            "x.cams.example.org",
+        ] {
+            assert!(refused(true, "/", &[("host", host)]) && refused(false, "/", &[("host", host)]), "{host}");
+        }
+        assert!(refused(true, "/", &[("host", "box:9470")]), "a name for this machine alone");
     }
 }

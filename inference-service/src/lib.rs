@@ -25,3 +25,4 @@ pub mod results;
 pub mod server;
 pub mod table;
 pub mod vision;
+pub mod words;

@@ -65,6 +65,10 @@ fn main() -> ExitCode {
             refuse("give every --set after the command");
         }
     }
+    if let Some(Command::Client(command)) = &command {
+        let done = client_command::run(command, &mut std::io::stdout());
+        return done.unwrap_or_else(|error| unprinted(&error));
+    }
     let config = match Config::load(args.config.as_deref(), &args.set) {
         Ok(config) => config,
         Err(error) => return fail(EXIT_CONFIG, &error),
@@ -84,14 +88,9 @@ fn main() -> ExitCode {
             Command::Models(command) => models_command::run(command, &config.vision, &mut out),
             Command::Eval(args) => eval::run(args, &config.vision, &mut out),
             Command::History(command) => history_command::run(*command, &config.history, &mut out),
-            Command::Client(command) => client_command::run(command, &mut out),
+            Command::Client(_) => unreachable!("asks a running service, and was done before"),
         };
-        return match done {
-            Ok(code) => code,
-            // Whoever read it has seen enough; a verdict that nobody read is no success.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::FAILURE,
-            Err(error) => fail(1, &error),
-        };
+        return done.unwrap_or_else(|error| unprinted(&error));
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -142,6 +141,12 @@ async fn run(config: Config, check: bool) -> ExitCode {
     tracing::info!(grpc = %config.listen.grpc, admin = %config.listen.admin, page, "serving");
     let totals = server.join().await;
     if totals.balance() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The answer of a command could not be printed.
+fn unprinted(error: &std::io::Error) -> ExitCode {
+    // Whoever read it has seen enough; a verdict that nobody read is no success.
+    if error.kind() == ErrorKind::BrokenPipe { ExitCode::FAILURE } else { fail(1, error) }
 }
 
 fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {

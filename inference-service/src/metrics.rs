@@ -65,7 +65,7 @@ pub struct Sources {
     /// Connections.
     pub connections: Arc<ConnectionCounts>,
     /// Connections of the page.
-    pub viewers: Arc<ConnectionCounts>,
+    pub page_connections: Arc<ConnectionCounts>,
     /// States that a person should know of.
     pub incidents: Arc<Incidents>,
     /// What is kept on disk.
@@ -218,7 +218,13 @@ impl Sources {
             .encode_descriptor("busy", help, Some(&Unit::Seconds), MetricType::Counter)
             .and_then(|metric| ConstCounter::new(self.dispatch.busy().as_secs_f64()).encode(metric))?;
         gauge(encoder, "connections", "Connections open", None, self.connections.open.load(Relaxed))?;
-        gauge(encoder, "page_connections", "Connections of the page open", None, self.viewers.open.load(Relaxed))?;
+        gauge(
+            encoder,
+            "page_connections",
+            "Connections of the page open",
+            None,
+            self.page_connections.open.load(Relaxed),
+        )?;
         for (name, help, count) in [
             ("connections_accepted", "Connections accepted", &self.connections.accepted),
             ("connections_refused", "Connections refused at the cap", &self.connections.refused),
@@ -229,8 +235,8 @@ impl Sources {
             ("mqtt_published", "Messages handed to the connection to the broker", &self.mqtt.published),
             ("mqtt_deferred", "Messages that found the queue to the broker full", &self.mqtt.deferred),
             ("mqtt_connected", "Connections to the broker made", &self.mqtt.connected),
-            ("page_connections_refused", "Connections of the page refused at the cap", &self.viewers.refused),
-            ("page_connections_cut", "Connections of the page cut because it did not read", &self.viewers.cut),
+            ("page_connections_refused", "Connections of the page refused at the cap", &self.page_connections.refused),
+            ("page_connections_cut", "Connections of the page cut because it did not read", &self.page_connections.cut),
         ] {
             counter(encoder, name, help, count.load(Relaxed))?;
         }

@@ -31,6 +31,7 @@ use self::slots::{CallSlots, places};
 use crate::budget::{budget, connection_limits, page_limits};
 use crate::cameras::Cameras;
 use crate::config::{Config, PrivacyMode};
+use crate::dashboard::Audience;
 use crate::history::{History, HistoryWriter, OpenError};
 use crate::intake::dispatch::Dispatch;
 use crate::intake::link::{DRAIN_DEADLINE, Intake, MAX_OPENINGS};
@@ -38,7 +39,7 @@ use crate::intake::openings::Openings;
 use crate::intake::pacing::Pacing;
 use crate::intake::worker;
 use crate::metrics::{Sources, Stages, registry};
-use crate::mqtt;
+use crate::mqtt::{self, config::Broker};
 use crate::people::incidents::Incidents;
 use crate::pulse;
 use crate::results::archive::Archive;
@@ -52,6 +53,7 @@ pub const ASSUMED_SERVICE: Duration = Duration::from_millis(10);
 pub const LAST_JOB_DEADLINE: Duration = Duration::from_secs(2);
 /// Connections are closed so long after streams were told to drain.
 pub const CONNECTION_GRACE: Duration = Duration::from_secs(6);
+
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -79,6 +81,7 @@ pub enum StartError {
 pub struct Loaded {
     config: Config,
     analyzer: Analyzer,
+    broker: Option<Broker>,
     /// The computed bound.
     pub budget: Budget,
 }
@@ -89,6 +92,7 @@ pub struct Loaded {
 /// # Errors
 /// [`StartError`], saying what to do.
 pub fn load(config: Config) -> Result<Loaded, StartError> {
+    let broker = config.mqtt.broker()?;
     let analyzer = Analyzer::load(&config.vision)?;
     let budget = budget(&config, &analyzer.memory());
     let limit = match config.limits.memory_bytes {
@@ -98,7 +102,7 @@ pub fn load(config: Config) -> Result<Loaded, StartError> {
     if let Some(limit) = limit {
         budget.check(limit)?;
     }
-    Ok(Loaded { config, analyzer, budget })
+    Ok(Loaded { config, analyzer, broker, budget })
 }
 
 /// Bound sockets.
@@ -154,15 +158,14 @@ impl Server {
     /// # Errors
     /// When the system gives no thread.
     pub async fn start(loaded: Loaded, listeners: Listeners, shutdown: CancellationToken) -> Result<Self, StartError> {
-        let Loaded { config, analyzer, budget } = loaded;
-        let broker = config.mqtt.broker()?;
+        let Loaded { config, analyzer, broker, budget } = loaded;
         // Before there are threads that would outlive a refusal.
         let (history, writer) = keeping::open(&config.history)?;
         let dispatch = Arc::new(Dispatch::new(config.workers.threads(), ASSUMED_SERVICE));
         let stages = Arc::new(Stages::default());
         let workers = worker::start(&dispatch, &analyzer, &stages)?;
         let connections = Arc::new(ConnectionCounts::default());
-        let viewers = Arc::new(ConnectionCounts::default());
+        let page_connections = Arc::new(ConnectionCounts::default());
         let limits = &config.limits;
         let mut resources = Resources::new(budget, Vec::new(), limits.memory_bytes, limits.soft_memory_bytes);
         let first_incident = history.as_ref().map_or(1, History::next_incident_id);
@@ -173,14 +176,14 @@ impl Server {
         let memory = resources.memory.clone();
         let intake = intake(&config, &analyzer, dispatch.clone(), memory, archive, shutdown.clone());
         let slots = CallSlots::new(limits);
-        resources.places = places(&config, &intake, &incidents, [&connections, &viewers], &slots);
+        resources.places = places(&config, &intake, &incidents, [&connections, &page_connections], &slots);
         let sources = Arc::new(Sources {
             cameras: intake.cameras.clone(),
             detect_ledger: ServerLedger::new(),
             dispatch,
             bus: intake.bus.clone(),
             connections: connections.clone(),
-            viewers: viewers.clone(),
+            page_connections: page_connections.clone(),
             incidents,
             archive: intake.archive.clone(),
             mqtt: Arc::default(),
@@ -192,8 +195,9 @@ impl Server {
         let services = Services::new(&config, &intake, &sources);
         let page = listeners.page.map(|listener| {
             let is_local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
-            let routes = services.page(&slots, is_local);
-            serve(listener, Protocol::Web, routes, page_limits(), viewers, shutdown.clone(), CONNECTION_GRACE)
+            let names = config.listen.page_names.clone().into();
+            let routes = services.page(&slots, Audience { is_local, names });
+            serve(listener, Protocol::Web, routes, page_limits(), page_connections, shutdown.clone(), CONNECTION_GRACE)
         });
         let routes = services.grpc(&slots, health_service)?;
         let limits = connection_limits(&config);

@@ -110,8 +110,9 @@ fn count(block: *mut u8, size: usize) -> *mut u8 {
     block
 }
 
-/// Gives what is held and not in use back to the system. For the moment when
-/// memory gets short, not for every day: it walks the whole heap.
+/// Gives what glibc holds and does not use back to the system. For the moment
+/// when memory gets short, not for every day: it walks the whole heap. An
+/// allocator behind [`Counted`] does so by itself, or not at all.
 pub fn give_back() {
     // SAFETY: takes a number; pages in use are not touched.
     #[cfg(target_env = "gnu")]

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use socket2::TcpKeepalive;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -33,6 +34,13 @@ use crate::rate_log::RateLog;
 
 /// Data that the peer does not take for so long ends the connection.
 const UNSENT_DEADLINE: Duration = Duration::from_secs(8);
+/// A connection that was silent so long is probed by the system; together with
+/// the probes that go unanswered, a dead peer is cut within 7 s.
+const PROBE_AFTER: Duration = Duration::from_secs(4);
+/// Between two probes.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// Probes that go unanswered until the peer counts as dead.
+const PROBES: u32 = 3;
 /// Wait before accepting again when the process has no file descriptor left.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -59,10 +67,11 @@ pub struct ConnectionLimits {
     pub window_bytes: u32,
     /// Most bytes that wait to be sent on one call.
     pub send_buffer_bytes: usize,
-    /// Time until the preface, or a request's header, must have come.
+    /// Time until the preface of gRPC must have come.
     pub preface_deadline: Duration,
-    /// A connection without a call for so long is closed: clients open another
-    /// when they need it.
+    /// A connection without a call for so long is closed, also when a browser
+    /// has not sent the whole header of one: clients open another when they
+    /// need it.
     pub idle_deadline: Duration,
     /// A client that does not take an answer for so long is cut.
     pub unread_deadline: Duration,
@@ -147,7 +156,11 @@ impl Listener for TcpListener {
         let _ = socket.set_nodelay(true);
         // A peer that acknowledges but takes nothing would keep a connection
         // that is closing for ever: its pings cannot even be sent.
-        let _ = socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(UNSENT_DEADLINE));
+        let options = socket2::SockRef::from(&socket);
+        let _ = options.set_tcp_user_timeout(Some(UNSENT_DEADLINE));
+        // HTTP/1.1 has no ping: a browser that vanished is noticed by this alone while nothing is sent.
+        let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_INTERVAL).with_retries(PROBES);
+        let _ = options.set_tcp_keepalive(&probes);
         let (reader, writer) = socket.into_split();
         Ok((reader, writer, peer))
     }

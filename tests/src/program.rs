@@ -1,7 +1,6 @@
 //! The services as programs of their own, for what cannot be done inside one
 //! process: signals, memory, files. Every program ends with its handle.
 
-use crate::media::skipped;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -13,6 +12,8 @@ use anyhow::{Context, bail};
 use flatframe_shared::process::{ProcessUse, use_of_pid};
 use tokio::process::{Child, Command};
 use tonic::transport::Channel;
+
+use crate::media::skipped;
 
 /// A running program.
 pub struct Program {

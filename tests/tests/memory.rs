@@ -121,7 +121,7 @@ async fn short_memory_slows_capture_down() {
 /// as before.
 #[tokio::test]
 async fn a_neighbour_takes_the_memory_for_a_while() {
-    const LIMIT_MIB: u64 = 400;
+    const LIMIT_MIB: u64 = 512;
     let name = "a_neighbour_takes_the_memory_for_a_while";
     let group = match Cgroup::new("flatframe-memory", LIMIT_MIB << 20) {
         Ok(group) => group,
@@ -129,7 +129,7 @@ async fn a_neighbour_takes_the_memory_for_a_while() {
     };
     let (grpc, admin) = (free_address().expect("a port"), free_address().expect("a port"));
     let config =
-        format!("[listen]\ngrpc = '{grpc}'\nadmin = '{admin}'\n[vision.stub_engine]\ntime_us = 1000\nwait = 'sleep'\n");
+        format!("[listen]\ngrpc = '{grpc}'\nadmin = '{admin}'\npage = ''\n[vision.stub_engine]\ntime_us = 1000\nwait = 'sleep'\n");
     let starter = group.starter();
     let starter: Vec<&str> = starter.iter().map(String::as_str).collect();
     let mut server = Program::start_by(&starter, "inference-service", &config).expect("starts");

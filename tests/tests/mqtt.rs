@@ -2,7 +2,7 @@
 //! not ours.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use e2e::camera::{PATIENCE, RawCamera, hello};
@@ -25,24 +25,33 @@ const PASSWORD: &str = "not in any log";
 /// A broker that knows one user.
 struct Mosquitto {
     address: SocketAddr,
-    _process: Child,
+    log: PathBuf,
+    process: Child,
 }
 
 impl Mosquitto {
     async fn start(folder: &Path, address: SocketAddr) -> Self {
         let (passwords, config) = (folder.join("passwords"), folder.join("mosquitto.conf"));
+        let log = folder.join("mosquitto.log");
         std::fs::write(&passwords, "").expect("writes");
         let made = Command::new("mosquitto_passwd").arg("-b").arg(&passwords).args([USER, PASSWORD]).status().await;
         assert!(made.expect("mosquitto_passwd runs").success());
         let port = address.port();
         let text = format!(
-            "user root\nlistener {port} 127.0.0.1\nallow_anonymous false\npassword_file {}\n",
-            passwords.display()
+            "user root\nlistener {port} 127.0.0.1\nallow_anonymous false\npassword_file {}\n\
+             log_dest file {}\nlog_type all\n",
+            passwords.display(),
+            log.display()
         );
         std::fs::write(&config, text).expect("writes");
         let mut command = Command::new("mosquitto");
         command.arg("-c").arg(&config).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-        Self { address, _process: command.spawn().expect("mosquitto starts") }
+        Self { address, log, process: command.spawn().expect("mosquitto starts") }
+    }
+
+    /// Ends, and leaves its port.
+    async fn stop(mut self) {
+        self.process.kill().await.expect("ends");
     }
 
     /// Everything that is told on `topic`, as lines `TOPIC MESSAGE`.
@@ -134,6 +143,40 @@ async fn counts_and_states_are_told_and_kept() {
     listener.until("flatframe/camera/bus-7", |text| text.contains("offline") && text.contains(r#""now":null"#)).await;
     assert_eq!(service.stop().await.expect("stops").balance(), 0);
     listener.until("flatframe/status", |text| text == "offline").await;
+    // It said so itself: the last will is for those who cannot.
+    let says_goodbye =
+        || std::fs::read_to_string(&broker.log).is_ok_and(|log| log.contains("Received DISCONNECT from flatframe-"));
+    until("the broker is left in order", PATIENCE, says_goodbye).await;
+}
+
+/// As in a rolling update: the new one says that it is there, then the old one
+/// that it is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_one_that_takes_over_has_the_last_word() {
+    if !are_installed("the_one_that_takes_over_has_the_last_word", &PEERS) {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let (broker, mut listener) = broker(folder.path()).await;
+    let old = Inference::start(config(folder.path(), broker.address)).await.expect("starts");
+    listener.until("flatframe/status", |text| text == "online").await;
+    let channel = old.connect().await.expect("connects");
+    let mut camera = RawCamera::open(channel, hello("door", 1)).await.expect("is welcome").0;
+    send(&mut camera, 5).await;
+    listener.until("flatframe/camera/door", |text| text.contains(r#""people":1"#)).await;
+    let new = Inference::start(config(folder.path(), broker.address)).await.expect("starts");
+    listener.until("flatframe/status", |text| text == "online").await;
+    drop(camera);
+    old.stop().await.expect("stops");
+    listener.until("flatframe/status", |text| text == "offline").await;
+    listener.until("flatframe/status", |text| text == "online").await;
+    new.stop().await.expect("stops");
+
+    // A camera that does not come back is not shown with the people it last had.
+    let third = Inference::start(config(folder.path(), broker.address)).await.expect("starts");
+    let is_unknown = |text: &str| text.contains("offline") && text.contains(r#""visits":null"#);
+    listener.until("flatframe/camera/door", is_unknown).await;
+    third.stop().await.expect("stops");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,6 +228,7 @@ async fn a_broker_may_come_and_go_and_so_may_the_service() {
         let mut listener = broker.listen("flatframe/#").await;
         listener.until("flatframe/status", |text| text == "online").await;
         listener.until("flatframe/camera/door", |text| text.contains(r#""visits""#)).await;
+        broker.stop().await;
     }
     let broker = Mosquitto::start(folder.path(), address).await;
     until("the broker listens", PATIENCE, || std::net::TcpStream::connect(address).is_ok()).await;

@@ -7,8 +7,9 @@ use flatframe_shared::r#gen::v1;
 use flatframe_shared::r#gen::v1::result_service_client::ResultServiceClient;
 use serde_json::json;
 
-use super::{Failure, ServerArgs, asking, people, people_json, time};
+use super::{Failure, ServerArgs, asking, people, time};
 use crate::table::write_table;
+use crate::words;
 
 /// What to count.
 #[derive(Debug, clap::Args)]
@@ -94,7 +95,7 @@ fn row(camera: &str, cameras: u32, bucket_s: u32, bucket: &v1::CountBucket) -> [
 
 fn as_json(series: &v1::CountSeries, bucket: &v1::CountBucket) -> serde_json::Value {
     let crossings = bucket.crossings.iter().map(|one| {
-        json!({ "name": one.name, "entered": people_json(one.entered.as_ref()), "left": people_json(one.left.as_ref()) })
+        json!({ "name": one.name, "entered": words::people(one.entered.as_ref()), "left": words::people(one.left.as_ref()) })
     });
     json!({
         "camera": (!series.camera_id.is_empty()).then_some(&series.camera_id),
@@ -102,7 +103,7 @@ fn as_json(series: &v1::CountSeries, bucket: &v1::CountBucket) -> serde_json::Va
         "from": time(bucket.start_unix_s.saturating_mul(1000)),
         "covered_seconds": bucket.covered_seconds,
         "withheld": bucket.withheld,
-        "visits": people_json(bucket.visits.as_ref()),
+        "visits": words::people(bucket.visits.as_ref()),
         "crossings": crossings.collect::<Vec<_>>(),
     })
 }

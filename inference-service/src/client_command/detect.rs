@@ -7,8 +7,9 @@ use flatframe_shared::r#gen::v1;
 use flatframe_shared::r#gen::v1::detect_service_client::DetectServiceClient;
 use serde_json::json;
 
-use super::{Failure, ServerArgs, asking, faces_json, gender};
+use super::{Failure, ServerArgs, asking, faces_json};
 use crate::table::{printable, write_table};
+use crate::words;
 
 /// No service takes a larger picture, in bytes (limits.max_detect_bytes).
 const MAX_BYTES: u64 = 64 << 20;
@@ -72,7 +73,7 @@ fn row(face: &v1::Face) -> [String; 7] {
         px(bounds.width_px),
         px(bounds.height_px),
         format!("{:.2}", face.score),
-        gender(face.gender()).to_owned(),
+        words::gender(face.gender()).to_owned(),
         face.female_probability.map_or("-".to_owned(), |probability| format!("{probability:.2}")),
     ]
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::{Failure, ServerArgs, asking, time};
 use crate::table::write_table;
+use crate::words;
 
 /// Which incidents.
 #[derive(Debug, clap::Args)]
@@ -56,29 +57,16 @@ fn row(incident: &v1::Incident) -> [String; 5] {
         time(incident.started_unix_ms),
         format!("{lasted}{still}"),
         camera.to_owned(),
-        kind(incident).to_owned(),
+        words::incident(incident.kind()).to_owned(),
         incident.detail.clone(),
     ]
-}
-
-fn kind(incident: &v1::Incident) -> &'static str {
-    match incident.kind() {
-        v1::IncidentKind::Unspecified => "?",
-        v1::IncidentKind::Offline => "offline",
-        v1::IncidentKind::Stalled => "stalled",
-        v1::IncidentKind::Frozen => "frozen",
-        v1::IncidentKind::Dark => "dark",
-        v1::IncidentKind::Overloaded => "overloaded",
-        v1::IncidentKind::Disk => "disk",
-        v1::IncidentKind::Memory => "memory",
-    }
 }
 
 fn as_json(incident: &v1::Incident) -> serde_json::Value {
     json!({
         "id": incident.incident_id,
         "camera": (!incident.camera_id.is_empty()).then_some(&incident.camera_id),
-        "kind": kind(incident),
+        "kind": words::incident(incident.kind()),
         "detail": incident.detail,
         "began": time(incident.started_unix_ms),
         "ended": incident.ended_unix_ms.map(time),

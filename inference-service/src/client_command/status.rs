@@ -8,8 +8,12 @@ use flatframe_shared::r#gen::v1::admin_service_client::AdminServiceClient;
 use flatframe_shared::r#gen::v1::result_service_client::ResultServiceClient;
 use serde_json::json;
 
-use super::{Failure, ServerArgs, asking, people, people_json};
+use super::{Failure, ServerArgs, asking, people};
 use crate::table::{printable, write_table};
+use crate::words;
+
+/// Longest list of cameras that is read, in bytes: tens of thousands.
+const MAX_LIST_BYTES: usize = 64 << 20;
 
 /// Which service.
 #[derive(Debug, clap::Args)]
@@ -21,7 +25,8 @@ pub struct StatusArgs {
 pub(super) async fn run(args: &StatusArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let channel = args.server.connect().await?;
     let asked = asking(v1::ListCamerasRequest {});
-    let cameras = ResultServiceClient::new(channel.clone()).list_cameras(asked).await?.into_inner().cameras;
+    let mut client = ResultServiceClient::new(channel.clone()).max_decoding_message_size(MAX_LIST_BYTES);
+    let cameras = client.list_cameras(asked).await?.into_inner().cameras;
     let asked = asking(v1::GetResourcesRequest {});
     let resources = AdminServiceClient::new(channel).get_resources(asked).await?.into_inner();
     if args.server.json {
@@ -71,7 +76,7 @@ fn row(camera: &v1::CameraInfo) -> [String; 8] {
     let age = camera.last_frame_age_ms.map_or("-".to_owned(), |ms| format!("{:.1} s ago", ms as f64 / 1000.0));
     [
         camera.camera_id.clone(),
-        state(camera).to_owned(),
+        words::state(camera.state()).to_owned(),
         format!("{:.1} of {:.1}", camera.analyzed_fps, camera.wanted_fps),
         age,
         people(now),
@@ -84,17 +89,6 @@ fn row(camera: &v1::CameraInfo) -> [String; 8] {
 fn counted(camera: &v1::CameraInfo) -> (Option<&v1::FaceCounts>, Option<&v1::FaceCounts>) {
     let counts = camera.counts.as_ref();
     (counts.and_then(|counts| counts.now.as_ref()), counts.and_then(|counts| counts.visits.as_ref()))
-}
-
-fn state(camera: &v1::CameraInfo) -> &'static str {
-    match camera.state() {
-        v1::CameraState::Unspecified => "?",
-        v1::CameraState::Connecting => "connecting",
-        v1::CameraState::Live => "live",
-        v1::CameraState::Stalled => "stalled",
-        v1::CameraState::Down => "down",
-        v1::CameraState::Offline => "offline",
-    }
 }
 
 /// Share of the frames that arrived and were answered otherwise than by a
@@ -112,12 +106,12 @@ fn camera_json(camera: &v1::CameraInfo) -> serde_json::Value {
     json!({
         "camera": camera.camera_id,
         "name": camera.display_name,
-        "state": state(camera),
+        "state": words::state(camera.state()),
         "analyzed_fps": camera.analyzed_fps,
         "wanted_fps": camera.wanted_fps,
         "last_frame_age_ms": camera.last_frame_age_ms,
-        "now": people_json(now),
-        "visits": people_json(visits),
+        "now": words::people(now),
+        "visits": words::people(visits),
         "not_analyzed_share": missed(camera),
         "detail": trouble(camera),
     })

@@ -10,8 +10,9 @@ use flatframe_shared::r#gen::v1::result_service_client::ResultServiceClient;
 use flatframe_shared::r#gen::v1::watch_response::Message;
 use serde_json::json;
 
-use super::{Failure, ServerArgs, faces_json, people, people_json, time};
+use super::{Failure, ServerArgs, faces_json, people, time};
 use crate::table::printable;
+use crate::words;
 
 /// First and longest pause before a lost connection is made anew.
 const RETRY: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(10)];
@@ -119,7 +120,7 @@ fn as_json(result: &v1::FrameResult) -> serde_json::Value {
         "width_px": result.width_px,
         "height_px": result.height_px,
         "faces": if result.faces_withheld { serde_json::Value::Null } else { faces_json(&result.faces) },
-        "now": people_json(counts.and_then(|counts| counts.now.as_ref())),
-        "visits": people_json(counts.and_then(|counts| counts.visits.as_ref())),
+        "now": words::people(counts.and_then(|counts| counts.now.as_ref())),
+        "visits": words::people(counts.and_then(|counts| counts.visits.as_ref())),
     })
 }

@@ -142,6 +142,17 @@ impl Broker {
         format!("{}/camera/{camera}", self.topic)
     }
 
+    /// Where the states of all cameras are told.
+    pub fn all_cameras(&self) -> String {
+        format!("{}/camera/+", self.topic)
+    }
+
+    /// The camera whose state is told on `topic`.
+    pub fn camera_of(&self, topic: &str) -> Option<CameraId> {
+        let id = topic.strip_prefix(&self.topic)?.strip_prefix("/camera/")?;
+        CameraId::parse(id).ok()
+    }
+
     /// Where a camera is announced; empty: it is not.
     pub fn discovery_topic(&self, camera: &CameraId) -> String {
         if self.discovery.is_empty() {

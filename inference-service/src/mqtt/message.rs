@@ -4,6 +4,8 @@
 use flatframe_shared::r#gen::v1;
 use serde_json::{Value, json};
 
+use crate::words;
+
 /// Longest message of one camera that is reckoned with, in bytes: its lines and
 /// zones, incidents and names are bounded.
 pub const MAX_BYTES: usize = 8 << 10;
@@ -16,52 +18,27 @@ pub fn state(camera: &v1::CameraInfo) -> String {
         .flat_map(|counts| &counts.crossings)
         .map(|crossing| (crossing.name.clone(), self::crossing(crossing)))
         .collect();
-    let incidents: Vec<_> = camera.incidents.iter().map(|incident| kind(incident.kind())).collect();
+    let incidents: Vec<_> = camera.incidents.iter().map(|incident| words::incident(incident.kind())).collect();
     json!({
-        "state": state_name(camera.state()),
-        "now": people(counts.and_then(|counts| counts.now.as_ref())),
-        "visits": people(counts.and_then(|counts| counts.visits.as_ref())),
+        "state": words::state(camera.state()),
+        "now": words::people(counts.and_then(|counts| counts.now.as_ref())),
+        "visits": words::people(counts.and_then(|counts| counts.visits.as_ref())),
         "crossings": crossings,
         "incidents": incidents,
     })
     .to_string()
 }
 
+/// The state of a camera that this run of the service has not seen: whatever a
+/// run before told is not known any more.
+pub fn unseen() -> String {
+    state(&v1::CameraInfo { state: v1::CameraState::Offline as i32, ..Default::default() })
+}
+
 fn crossing(crossing: &v1::CrossingCounts) -> Value {
     json!({
-        "entered": people(crossing.entered.as_ref()),
-        "left": people(crossing.left.as_ref()),
+        "entered": words::people(crossing.entered.as_ref()),
+        "left": words::people(crossing.left.as_ref()),
         "occupancy": crossing.occupancy,
     })
-}
-
-/// `null`: not known, or not told.
-fn people(counts: Option<&v1::FaceCounts>) -> Value {
-    counts.map_or(Value::Null, |counts| {
-        json!({ "people": counts.faces, "female": counts.female, "male": counts.male, "unknown": counts.unknown })
-    })
-}
-
-fn state_name(state: v1::CameraState) -> &'static str {
-    match state {
-        v1::CameraState::Unspecified => "unknown",
-        v1::CameraState::Connecting => "connecting",
-        v1::CameraState::Live => "live",
-        v1::CameraState::Stalled => "stalled",
-        v1::CameraState::Down => "down",
-        v1::CameraState::Offline => "offline",
-    }
-}
-
-fn kind(kind: v1::IncidentKind) -> &'static str {
-    match kind {
-        v1::IncidentKind::Unspecified => "unknown",
-        v1::IncidentKind::Offline => "offline",
-        v1::IncidentKind::Stalled => "stalled",
-        v1::IncidentKind::Frozen => "frozen",
-        v1::IncidentKind::Dark => "dark",
-        v1::IncidentKind::Overloaded => "overloaded",
-        v1::IncidentKind::Disk => "disk",
-        v1::IncidentKind::Memory => "memory",
-    }
 }

@@ -263,6 +263,17 @@ impl Incidents {
         self.open(|whose| whose == camera)
     }
 
+    /// The open ones of all cameras; those that began first come first.
+    pub fn open_by_camera(&self) -> HashMap<CameraId, Vec<Arc<Incident>>> {
+        let mut of: HashMap<_, Vec<_>> = HashMap::new();
+        for incident in self.open(|whose| whose.is_some()) {
+            if let Some(camera) = incident.camera.clone() {
+                of.entry(camera).or_default().push(incident);
+            }
+        }
+        of
+    }
+
     /// Open incidents now, all together.
     pub fn live(&self) -> usize {
         lock(&self.state).lasting.values().filter(|lasting| lasting.opened.is_some()).count()

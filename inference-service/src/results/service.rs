@@ -110,9 +110,10 @@ impl v1::result_service_server::ResultService for ResultApi {
         &self,
         _request: Request<v1::ListCamerasRequest>,
     ) -> Result<Response<v1::ListCamerasResponse>, Status> {
+        let open = self.incidents.open_by_camera();
         let info = |camera: &Arc<Camera>| {
-            let incidents = self.incidents.open_of(Some(&camera.id));
-            self.archive.wire.camera(&camera.view(), incidents.iter().map(|one| &**one))
+            let incidents = open.get(&camera.id).into_iter().flatten();
+            self.archive.wire.camera(&camera.view(), incidents.map(|one| &**one))
         };
         Ok(Response::new(v1::ListCamerasResponse { cameras: self.cameras.all().iter().map(info).collect() }))
     }
@@ -181,7 +182,7 @@ impl v1::result_service_server::ResultService for ResultApi {
         let request = request.into_inner();
         let camera = self.camera(&request.camera_id)?;
         let look = Look { style: self.style(request.style)?, max_width_px: max_width(request.max_width_px)? };
-        let given = self.studio.picture(|| camera.snapshot(), look, deadline, slot).await;
+        let given = self.studio.clone().picture(|| camera.snapshot(), look, Some(deadline), slot).await;
         let (record, jpeg) = given.map_err(|error| viewer::status(&error))?.ok_or_else(|| {
             ErrorKind::Precondition.status(format!("no picture of camera {} was analysed yet", camera.id))
         })?;

@@ -76,17 +76,18 @@ impl Studio {
         Self { easel: Arc::new(Mutex::new(easel)), limit, max_bytes }
     }
 
-    /// A picture by `deadline`: the one that is `newest` when its turn comes;
-    /// `None`: there is none then. Keeps `slot` until the work is done, also
-    /// when the client has gone.
+    /// A picture, by `deadline` if there is one: that which is `newest` when its
+    /// turn comes; `None`: there is none then. Who waits without a deadline keeps
+    /// its place in the row. Keeps `slot` until the work is done, also when the
+    /// client has gone.
     ///
     /// # Errors
     /// [`StudioError`].
     pub async fn picture(
-        &self,
+        self: Arc<Self>,
         newest: impl Fn() -> Option<Snapshot>,
         look: Look,
-        deadline: Instant,
+        deadline: Option<Instant>,
         slot: Option<CallSlot>,
     ) -> Result<Option<(Arc<ResultRecord>, Bytes)>, StudioError> {
         let Some(snapshot) = newest() else { return Ok(None) };
@@ -99,8 +100,10 @@ impl Studio {
             tokio::time::sleep_until(easel.rests_until.into()).await;
             easel
         };
-        let turn = tokio::time::timeout_at(deadline.into(), turn).await;
-        let mut easel = turn.map_err(|_| StudioError::Late)?;
+        let mut easel = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), turn).await.map_err(|_| StudioError::Late)?,
+            None => turn.await,
+        };
         let Some(snapshot) = newest() else { return Ok(None) };
         let (limit, max_bytes) = (self.limit, self.max_bytes);
         let drawn = tokio::task::spawn_blocking(move || {

@@ -11,6 +11,7 @@ use crate::results::archive::Archive;
 
 /// What still waits for the history is written within this.
 const HISTORY_DEADLINE: Duration = Duration::from_secs(2);
+
 /// Opens the history, if one is kept.
 ///
 /// # Errors

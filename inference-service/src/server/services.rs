@@ -16,7 +16,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use super::StartError;
 use super::slots::{CallSlots, MAX_HEALTH_REQUEST_BYTES, MAX_REQUEST_BYTES};
 use crate::config::Config;
-use crate::dashboard;
+use crate::dashboard::{self, Audience};
 use crate::intake::admission::Admitted;
 use crate::intake::link::Intake;
 use crate::intake::stream::FrameApi;
@@ -111,10 +111,9 @@ impl Services {
             .add_service(reflection))
     }
 
-    /// For browsers: the page, and over gRPC-Web what it asks for. On a port
-    /// that `is_local` it is for browsers on this machine.
-    pub(super) fn page(&self, slots: &CallSlots, is_local: bool) -> Routes {
-        dashboard::routes(self.results(slots), self.resources(slots), is_local)
+    /// For browsers: the page, and over gRPC-Web what it asks for.
+    pub(super) fn page(&self, slots: &CallSlots, audience: Audience) -> Routes {
+        dashboard::routes(self.results(slots), self.resources(slots), audience)
     }
 
     fn results(&self, slots: &CallSlots) -> Admitted<ResultServiceServer<ResultApi>> {

@@ -32,6 +32,7 @@ pub const MAX_PAGE_CONNECTIONS: usize = 64;
 pub const MAX_HEALTH_REQUEST_BYTES: usize = 1024;
 /// Largest request of a client that carries no picture, bytes.
 pub const MAX_REQUEST_BYTES: usize = 32 * 1024;
+
 /// Slots of calls that cost memory.
 pub struct CallSlots {
     /// `Detect`.
@@ -73,7 +74,7 @@ pub fn places(
     config: &Config,
     intake: &Arc<Intake>,
     incidents: &Arc<Incidents>,
-    [connections, viewers]: [&Arc<ConnectionCounts>; 2],
+    [connections, page_connections]: [&Arc<ConnectionCounts>; 2],
     slots: &CallSlots,
 ) -> Vec<Place> {
     use std::sync::atomic::Ordering::Relaxed;
@@ -83,7 +84,7 @@ pub fn places(
     let (streams, subscribers, held, connections) = (intake.clone(), bus.clone(), bus.clone(), connections.clone());
     let queued = limits.max_subscribers as u64 * limits.subscriber_queue as u64;
     let openings = intake.openings.clone();
-    let viewers = viewers.clone();
+    let page_connections = page_connections.clone();
     let (tracks, incidents) = (cameras.clone(), incidents.clone());
     let incident_cap = Incidents::cap(limits.max_cameras);
     let taken = |name: &str, slots: &Slots| {
@@ -105,7 +106,7 @@ pub fn places(
         Place::new("streams", limits.max_streams as u64, move || streams.streams() as u64),
         Place::new("cameras", limits.max_cameras as u64, move || cameras.len() as u64),
         Place::new("connections", limits.max_connections as u64, move || connections.open.load(Relaxed)),
-        Place::new("page_connections", MAX_PAGE_CONNECTIONS as u64, move || viewers.open.load(Relaxed)),
+        Place::new("page_connections", MAX_PAGE_CONNECTIONS as u64, move || page_connections.open.load(Relaxed)),
         Place::new("subscribers", limits.max_subscribers as u64, move || subscribers.subscribers() as u64),
         Place::new("subscriber_queues", queued, move || bus.waiting() as u64),
         Place::new("result_ring", limits.result_ring as u64, move || held.held() as u64),

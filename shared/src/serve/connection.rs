@@ -67,7 +67,7 @@ pub(super) async fn serve(
             let io = tokio::io::join(reader, writer);
             let serving = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(limits.preface_deadline)
+                .header_read_timeout(limits.idle_deadline)
                 .max_headers(MAX_WEB_HEADERS)
                 .max_buf_size(limits.send_buffer_bytes)
                 .serve_connection(TokioIo::new(io), calls);

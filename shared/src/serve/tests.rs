@@ -257,8 +257,7 @@ async fn a_browser_that_takes_no_answer_is_cut() {
 
 #[tokio::test]
 async fn a_browser_that_asks_nothing_is_closed() {
-    let limits = ConnectionLimits { preface_deadline: IDLE, ..ConnectionLimits::default() };
-    let rig = Rig::start_with(Protocol::Web, limits, ENDLESS(0)).await;
+    let rig = Rig::start_with(Protocol::Web, idle(), ENDLESS(0)).await;
     for asked in [&b""[..], &ASKED[..30]] {
         let mut browser = TcpStream::connect(rig.address).await.expect("connects");
         browser.write_all(asked).await.expect("writes");
@@ -272,7 +271,7 @@ async fn a_browser_that_asks_nothing_is_closed() {
 
 #[tokio::test]
 async fn a_browser_that_waits_keeps_its_connection() {
-    let limits = ConnectionLimits { unread_deadline: IDLE, preface_deadline: IDLE, ..idle() };
+    let limits = ConnectionLimits { unread_deadline: IDLE, ..idle() };
     let rig = Rig::start_with(Protocol::Web, limits, ENDLESS(1)).await;
     let mut browser = TcpStream::connect(rig.address).await.expect("connects");
     browser.write_all(ASKED).await.expect("writes");

@@ -234,6 +234,8 @@ impl ServerRun {
             dispatch: self.intake.dispatch.clone(),
             bus: self.intake.bus.clone(),
             connections: self.connections.clone(),
+            page_connections: Arc::default(),
+            mqtt: Arc::default(),
             incidents: Arc::new(Incidents::new(IncidentConfig::default(), 1)),
             archive: self.intake.archive.clone(),
             stages: Arc::default(),

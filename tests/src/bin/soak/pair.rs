@@ -70,7 +70,10 @@ impl Pair {
             format!("[[camera]]\nid = '{id}'\nsource = '{source}'\nfps = 240.0\nttl_ms = 2000\n")
         };
         let files = (0..args.cameras).map(|n| camera(format!("cam-{n}"), format!("file:{}", file.display())));
-        let cameras: String = files.chain([camera("http".into(), format!("mjpeg+http://{http}/"))]).collect();
+        let http = camera("http".into(), format!("mjpeg+http://{http}/"));
+        // Pictures so large that the allocator's habits show: what is kept of a result once held them.
+        let large = "[[camera]]\nid = 'large'\nsource = 'pattern'\nfps = 15.0\n".to_owned();
+        let cameras: String = files.chain([http, large]).collect();
         let toml = format!(
             "[server]\naddress = 'http://{grpc}'\n[admin]\nlisten = ''\ngrpc_listen = '{ingest_admin}'\n{cameras}"
         );
