@@ -151,20 +151,23 @@ pub fn budget(config: &Config, vision: &VisionMemory) -> Budget {
     );
     if config.privacy.mode != PrivacyMode::CountsOnly {
         let (picture, painter) = (u64::from(limits.max_frame_bytes), Painter::max_bytes(config.vision.max_picture.0));
-        // A picture, and the message with it in a buffer that grows by doubling; of a viewer also
-        // the message before, which its last piece holds, and a camera that made room meanwhile.
-        let (calls, viewers) = (MAX_SNAPSHOTS as u64, MAX_VIEWERS as u64);
-        let per_viewer = 6 * picture + people + viewer::max_bytes(limits.max_cameras);
+        // A picture, and the message with it in a buffer that grows by doubling.
+        let calls = MAX_SNAPSHOTS as u64;
         budget.add(
             "snapshots",
-            (cameras + 3 * calls) * picture + viewers * per_viewer + painter,
+            (cameras + 3 * calls) * picture + painter,
             Some("limits.max_cameras, vision.max_picture or privacy.mode"),
-            format!(
-                "({cameras} cameras + {calls} calls x 3) x {} + {viewers} viewers x {} + painter {}",
-                Bytes(picture),
-                Bytes(per_viewer),
-                Bytes(painter)
-            ),
+            format!("({cameras} cameras + {calls} calls x 3) x {} + painter {}", Bytes(picture), Bytes(painter)),
+        );
+        // As a call, the message before, which its last piece holds, and a camera that made room
+        // meanwhile.
+        let viewers = MAX_VIEWERS as u64;
+        let per_viewer = 6 * picture + people + viewer::max_bytes(limits.max_cameras);
+        budget.add(
+            "viewers",
+            viewers * per_viewer,
+            Some("limits.max_frame_bytes or privacy.mode"),
+            format!("{viewers} viewers x {}", Bytes(per_viewer)),
         );
     }
     if let Some(settings) = config.history.settings() {

@@ -128,8 +128,9 @@ async fn a_neighbour_takes_the_memory_for_a_while() {
         Err(why) => return skipped(name, &format!("{why:#}")),
     };
     let (grpc, admin) = (free_address().expect("a port"), free_address().expect("a port"));
-    let config =
-        format!("[listen]\ngrpc = '{grpc}'\nadmin = '{admin}'\npage = ''\n[vision.stub_engine]\ntime_us = 1000\nwait = 'sleep'\n");
+    let config = format!(
+        "[listen]\ngrpc = '{grpc}'\nadmin = '{admin}'\npage = ''\n[vision.stub_engine]\ntime_us = 1000\nwait = 'sleep'\n"
+    );
     let starter = group.starter();
     let starter: Vec<&str> = starter.iter().map(String::as_str).collect();
     let mut server = Program::start_by(&starter, "inference-service", &config).expect("starts");

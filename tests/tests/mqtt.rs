@@ -39,13 +39,17 @@ impl Mosquitto {
         let port = address.port();
         let text = format!(
             "user root\nlistener {port} 127.0.0.1\nallow_anonymous false\npassword_file {}\n\
-             log_dest file {}\nlog_type all\n",
-            passwords.display(),
-            log.display()
+             log_dest stderr\nlog_type all\n",
+            passwords.display()
         );
         std::fs::write(&config, text).expect("writes");
         let mut command = Command::new("mosquitto");
-        command.arg("-c").arg(&config).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        command
+            .arg("-c")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log).expect("a file"))
+            .kill_on_drop(true);
         Self { address, log, process: command.spawn().expect("mosquitto starts") }
     }
 

@@ -97,7 +97,10 @@ impl MqttConfig {
         let rest = self.broker.strip_prefix("mqtt://").ok_or_else(refused)?;
         let (user, place) = rest.rsplit_once('@').map_or((None, rest), |(user, place)| (Some(user), place));
         let place: http::uri::Authority = place.trim_end_matches('/').parse().map_err(|_| refused())?;
-        if user.is_some_and(|user| user.is_empty() || user.contains(':')) || place.host().is_empty() {
+        // What follows the host is a port or nothing.
+        let is_port_wrong = place.port_u16().is_none() && place.as_str() != place.host();
+        let is_user_wrong = user.is_some_and(|user| user.is_empty() || user.contains(':'));
+        if is_port_wrong || is_user_wrong || place.host().is_empty() {
             return Err(refused());
         }
         if user.is_none() && !self.password_file.as_os_str().is_empty() {

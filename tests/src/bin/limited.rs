@@ -65,7 +65,8 @@ async fn run(args: Args) -> anyhow::Result<()> {
         let starter: Vec<&str> = starter.iter().map(String::as_str).collect();
         Program::start_by(&starter, name, config)
     };
-    let toml = format!("{INFERENCE}\n[listen]\ngrpc = '{grpc}'\nadmin = '{admin}'\npage = ''\n");
+    // It ends with the table `[listen]`.
+    let toml = format!("{INFERENCE}grpc = '{grpc}'\nadmin = '{admin}'\n");
     let mut server = start_in(&groups[0], "inference-service", &toml)?;
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("hd.mjpeg");
