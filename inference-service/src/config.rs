@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::history::HistorySettings;
 use crate::mqtt::config::MqttConfig;
 use crate::people::config::PeopleConfig;
-use crate::people::incidents::IncidentConfig;
+use crate::people::incidents::config::IncidentConfig;
 use crate::vision::VisionConfig;
 
 /// Environment variables that begin with this override the file:

@@ -88,7 +88,7 @@ pub async fn run(broker: Broker, sources: Arc<Sources>, counts: Arc<MqttCounts>,
         }
     }
     publisher.say_goodbye();
-    // Ends when the goodbye is on its way.
+    // Ends when the broker has taken the goodbye.
     let _ = tokio::time::timeout(GOODBYE, connection).await;
 }
 
@@ -135,9 +135,11 @@ impl Heard {
     }
 }
 
-/// Keeps a connection to the broker. Returns when the goodbye was sent.
+/// Keeps a connection to the broker. Returns when the broker has closed it after
+/// the goodbye.
 async fn drive(mut events: EventLoop, broker: &Broker, heard: &Mutex<Heard>, counts: &MqttCounts) {
     let (mut backoff, failures) = (Backoff::new(RETRY[0], RETRY[1]), RateLog::default());
+    let mut is_leaving = false;
     loop {
         match events.poll().await {
             Ok(Event::Incoming(Incoming::ConnAck(_))) => {
@@ -147,8 +149,10 @@ async fn drive(mut events: EventLoop, broker: &Broker, heard: &Mutex<Heard>, cou
                 *lock(heard) = Heard { is_connected: true, is_new: true, ..Heard::default() };
             }
             Ok(Event::Incoming(Incoming::Publish(message))) => lock(heard).message(broker, &message),
-            Ok(Event::Outgoing(rumqttc::Outgoing::Disconnect)) => return,
+            // Closed from here now, with something unread, the goodbye could be lost on its way.
+            Ok(Event::Outgoing(rumqttc::Outgoing::Disconnect)) => is_leaving = true,
             Ok(_) => {}
+            Err(_) if is_leaving => return,
             Err(error) => {
                 if std::mem::take(&mut lock(heard).is_connected) {
                     tracing::warn!(%error, "the mqtt broker is gone");
