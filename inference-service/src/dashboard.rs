@@ -10,7 +10,6 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -18,11 +17,8 @@ use axum::routing::{MethodRouter, get};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode, Uri};
 use sha2::{Digest, Sha256};
-use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
-use tower::Layer;
-use tower_service::Service;
 
 /// The files of the page: path and content.
 macro_rules! files {
@@ -53,16 +49,10 @@ const HEADERS: [(HeaderName, &str); 6] = [
     (header::CACHE_CONTROL, "no-cache"),
 ];
 
-/// The page and the services behind it.
-pub fn routes<R, A>(results: R, resources: A, audience: Audience) -> Routes
-where
-    R: GrpcService,
-    A: GrpcService,
-{
-    let web = GrpcWebLayer::new();
-    let mut router = Router::new()
-        .route_service(&format!("/{}/{{method}}", R::NAME), web.layer(results))
-        .route_service(&format!("/{}/{{method}}", A::NAME), web.layer(resources));
+/// The page, and `calls` for browsers.
+pub fn routes(calls: Routes, audience: Audience) -> Routes {
+    // What is added after the layer is no call.
+    let mut router = calls.into_axum_router().layer(GrpcWebLayer::new());
     router = router.route("/", file("text/html; charset=utf-8", INDEX));
     for (path, content) in FILES {
         let is_style = path.ends_with(".css");
@@ -88,35 +78,6 @@ fn file(content_type: &'static str, content: &'static str) -> MethodRouter {
             (tag, [(header::CONTENT_TYPE, content_type)], content).into_response()
         })
     })
-}
-
-/// What tonic's servers are, behind the admission.
-pub trait GrpcService:
-    Service<
-        Request<tonic::body::Body>,
-        Response = Response<tonic::body::Body>,
-        Error = std::convert::Infallible,
-        Future: Send,
-    > + NamedService
-    + Clone
-    + Send
-    + Sync
-    + 'static
-{
-}
-
-impl<S> GrpcService for S where
-    S: Service<
-            Request<tonic::body::Body>,
-            Response = Response<tonic::body::Body>,
-            Error = std::convert::Infallible,
-            Future: Send,
-        > + NamedService
-        + Clone
-        + Send
-        + Sync
-        + 'static
-{
 }
 
 /// For whom the page is.

@@ -195,7 +195,7 @@ mod tests {
 
         // A query without end does not keep the writer.
         std::thread::scope(|scope| {
-            let (begun, wait) = std::sync::mpsc::channel();
+            let (begun, wait) = std::sync::mpsc::sync_channel(1);
             let readers = &readers;
             scope.spawn(move || {
                 let mut reader = readers.borrow(soon()).expect("idle");

@@ -1,8 +1,9 @@
 //! The same face followed through the frames of one camera.
 //!
 //! In reading order: what comes out ([`FrameTracks`], [`Ended`]), the
-//! [`Tracker`], then its parts: `sight` (a face, checked and in shares of the
-//! picture), `motion` (where a face will be), `assign` (who is who).
+//! [`Tracker`], then its parts: `followed` (what is known of one face), `sight`
+//! (a face, checked and in shares of the picture), `motion` (where a face will
+//! be), `assign` (who is who).
 //!
 //! Holds no async, no I/O, no clock, no picture; knows neither cameras nor
 //! results. All state is bounded by [`TrackSettings`]: [`Tracker::max_bytes`].
@@ -32,12 +33,14 @@ use super::vote::GenderVote;
 use crate::vision::{Face, Gender, Point};
 
 mod assign;
+mod followed;
 mod motion;
 mod sight;
 
 use assign::Assignment;
+use followed::{Track, face_track};
 use motion::Motion;
-use sight::{Shape, Sight, Spot};
+use sight::Sight;
 
 /// Frames per second below which people who walk by are not followed.
 pub const MIN_FPS: f32 = 2.0;
@@ -131,23 +134,6 @@ pub struct Ended {
 /// Logarithm of how many faces that are no known track's are expected in a
 /// frame, per picture and per unit of the logarithms of width and height.
 const LN_STRANGERS: f64 = 0.0;
-/// What a visit that is not seen costs: logarithm of the odds that the
-/// detector finds a face that is there. Visits come before tracks that may be
-/// flicker.
-const SEEN_ODDS: f64 = 2.0;
-/// By how much these odds fall per second out of sight: who is hidden comes
-/// back soon or has left.
-const GONE_PER_S: f64 = 0.7;
-/// By how much they fall where the picture ends.
-const LEFT_ODDS: f64 = 2.0;
-/// Difference of two shapes (root of the mean square, in box sizes) that says
-/// nothing, and the most that shape can say either way: it tells how a head is
-/// turned, not whose it is.
-const SHAPE_NEUTRAL: f64 = 0.08;
-const MAX_SHAPE_GAIN: f64 = 1.5;
-/// Time in which what is known of a head's turn loses its worth.
-const SHAPE_MEMORY_S: f64 = 1.0;
-
 /// Gain per frame that a confirmation needs on average, and the most that one
 /// frame can add to it. A face seen where it was expected gains about 6; boxes
 /// that turn up somewhere within a new track's wide reach gain 0 to 3.
@@ -162,69 +148,6 @@ const TENTATIVE_GAP: Duration = Duration::from_millis(400);
 /// A box that lies by this share in the box of a visit is a second box on the
 /// same face: it does not become a visit there.
 const DOUBLE_SHARE: f64 = 0.6;
-
-/// One face followed.
-#[derive(Debug, Clone)]
-struct Track {
-    id: TrackId,
-    motion: Motion,
-    /// The smoothed box when last seen.
-    last_spot: Spot,
-    shape: Option<Shape>,
-    vote: GenderVote,
-    first_seen: Instant,
-    last_seen: Instant,
-    frames: u32,
-    /// Frames since it was last seen.
-    missed: u32,
-    /// Sum of its gains; counts until it is confirmed.
-    evidence: f64,
-    confirmed: bool,
-}
-
-impl Track {
-    fn ended(&self) -> Ended {
-        Ended {
-            id: self.id,
-            confirmed: self.confirmed,
-            gender: self.vote.gender(),
-            female: self.vote.female(),
-            first_seen: self.first_seen,
-            last_seen: self.last_seen,
-            frames: self.frames,
-        }
-    }
-
-    /// Logarithm of the odds that the detector finds it now.
-    fn seen_odds(&self, now: Instant) -> f64 {
-        let gap_s = now.saturating_duration_since(self.last_seen).as_secs_f64();
-        let left = if self.motion.spot().is_inside() { 0.0 } else { LEFT_ODDS };
-        SEEN_ODDS - GONE_PER_S * gap_s - left
-    }
-
-    /// What the shape says for or against a face, 0 when it says nothing.
-    fn shape_gain(&self, sight: &Sight, now: Instant) -> f64 {
-        let (Some(own), Some(seen)) = (&self.shape, &sight.shape) else { return 0.0 };
-        let worth = (-now.saturating_duration_since(self.last_seen).as_secs_f64() / SHAPE_MEMORY_S).exp();
-        worth * (1.0 - own.difference(seen) / SHAPE_NEUTRAL.powi(2)).max(-1.0) * MAX_SHAPE_GAIN
-    }
-
-    /// It was seen.
-    fn follow(&mut self, sight: &Sight, now: Instant, min_gender_probability: f32) {
-        self.motion.correct(&sight.spot);
-        self.last_spot = self.motion.spot();
-        match (&mut self.shape, &sight.shape) {
-            (Some(own), Some(seen)) => own.follow(seen),
-            (own, seen) => *own = seen.or(*own),
-        }
-        if let Some(estimate) = sight.gender {
-            self.vote.add(now, estimate, sight.quality, min_gender_probability);
-        }
-        self.last_seen = now;
-        self.frames = self.frames.saturating_add(1);
-        self.missed = 0;
-    }
-}
 
 /// Follows the faces of one camera.
 #[derive(Debug)]
@@ -410,19 +333,6 @@ impl Tracker {
 
 fn needed_evidence(confirm_frames: u32) -> f64 {
     CONFIRM_GAIN * f64::from(confirm_frames.saturating_sub(1))
-}
-
-fn face_track(track: &Track, newly_confirmed: bool, from: Option<Point>, size: PictureSize) -> FaceTrack {
-    FaceTrack {
-        id: track.id,
-        confirmed: track.confirmed,
-        newly_confirmed,
-        gender: track.vote.gender(),
-        female: track.vote.female(),
-        first_seen: track.first_seen,
-        from,
-        to: track.last_spot.centre(size),
-    }
 }
 
 #[cfg(test)]

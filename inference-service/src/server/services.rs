@@ -113,7 +113,8 @@ impl Services {
 
     /// For browsers: the page, and over gRPC-Web what it asks for.
     pub(super) fn page(&self, slots: &CallSlots, audience: Audience) -> Routes {
-        dashboard::routes(self.results(slots), self.resources(slots), audience)
+        let calls = Routes::new(self.results(slots)).add_service(self.resources(slots));
+        dashboard::routes(calls, audience)
     }
 
     fn results(&self, slots: &CallSlots) -> Admitted<ResultServiceServer<ResultApi>> {

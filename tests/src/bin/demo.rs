@@ -105,7 +105,8 @@ async fn run(args: Args) -> anyhow::Result<bool> {
     let ingest = Running::start(ingest).await?;
     let budget_bytes = inference.budget.total_bytes() + ingest.budget.total_bytes();
     if !args.json {
-        println!("{}budget of both services: {}\n", inference.budget, Bytes(budget_bytes));
+        println!("{}budget of both services: {}", inference.budget, Bytes(budget_bytes));
+        println!("the page: http://{}\n", inference.page);
     }
     show_until_done(&args, &ingest, &seen).await?;
 
