@@ -8,6 +8,52 @@ use flatframe_shared::frame::{FrameNumber, PictureSize};
 use flatframe_shared::ledger::WaitingTicket;
 use tracing::Span;
 
+/// A picture as a source gives it, not yet looked into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Picture {
+    /// A whole JPEG.
+    Jpeg(Bytes),
+    /// Pixels, from a device or a decoder that gives no JPEG.
+    Raw(RawPicture),
+}
+
+impl Picture {
+    /// The JPEG, if it is one.
+    pub fn as_jpeg(&self) -> Option<&Bytes> {
+        match self {
+            Self::Jpeg(jpeg) => Some(jpeg),
+            Self::Raw(_) => None,
+        }
+    }
+}
+
+/// A picture in pixels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawPicture {
+    /// How the pixels lie in `bytes`.
+    pub layout: PixelLayout,
+    /// Both sides even.
+    pub size: PictureSize,
+    /// Bytes from one row of the first plane to the next; at least a row's
+    /// bytes. Rows of NV12's second plane are as far apart, of I420's second
+    /// and third half as far.
+    pub stride: usize,
+    /// All planes, one after the other, each of whole strides.
+    pub bytes: Bytes,
+}
+
+/// How pixels lie in memory. Colours are BT.601 with luma 16 to 235, as cameras
+/// and video give them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PixelLayout {
+    /// One plane of Y U Y V: two pixels in four bytes.
+    Yuyv,
+    /// A plane of Y, then one of U V, half as wide and high.
+    Nv12,
+    /// A plane of Y, then one of U and one of V, each half as wide and high.
+    I420,
+}
+
 /// A picture from a source, not yet looked into.
 #[derive(Debug)]
 pub struct CapturedFrame {
@@ -16,7 +62,7 @@ pub struct CapturedFrame {
     /// Spent by its outcome.
     pub ticket: WaitingTicket,
     /// The picture as the source gave it.
-    pub jpeg: Bytes,
+    pub picture: Picture,
 }
 
 /// A picture ready to be sent.

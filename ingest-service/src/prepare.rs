@@ -13,7 +13,7 @@ use flatframe_shared::clock;
 use flatframe_shared::frame::PictureSize;
 use flatframe_shared::outcome::DropReason;
 
-use crate::frame::{CapturedFrame, PreparedFrame};
+use crate::frame::{CapturedFrame, Picture, PreparedFrame};
 use crate::prepare::downsample::{Downsampler, Wanted};
 use crate::terms::TermsCell;
 
@@ -126,7 +126,7 @@ pub fn spawn(
     std::thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || {
         let mut downsampler = Downsampler::new(limits.source_size);
         while let Some(frame) = slot.take() {
-            let CapturedFrame { birth, ticket, jpeg } = frame;
+            let CapturedFrame { birth, ticket, picture } = frame;
             let Some(terms) = terms.get() else {
                 ticket.drop_as(DropReason::Offline);
                 continue;
@@ -135,6 +135,10 @@ pub fn spawn(
                 ticket.drop_as(DropReason::Expired);
                 continue;
             }
+            let Picture::Jpeg(jpeg) = picture else {
+                ticket.drop_as(DropReason::Corrupt);
+                continue;
+            };
             match downsampler.fit(jpeg, &limits.wanted(terms)) {
                 Ok(fitted) => deliver(PreparedFrame { birth, ticket, jpeg: fitted.jpeg, size: fitted.size }),
                 Err(reason) => ticket.drop_as(reason),

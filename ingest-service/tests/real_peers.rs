@@ -103,7 +103,7 @@ async fn read(url: &str, wanted: u64, time: Duration) -> (IngestCounts, u64, u64
         move || {
             let mut rgb = Vec::new();
             while let Some(frame) = slot.take() {
-                let good = jpeg::decode_rgb(&frame.jpeg, LIMIT, &mut rgb).is_ok();
+                let good = jpeg::decode_rgb(frame.picture.as_jpeg().expect("MJPEG"), LIMIT, &mut rgb).is_ok();
                 if good { &decoded } else { &undecodable }.fetch_add(1, Relaxed);
                 frame.ticket.drop_as(DropReason::Superseded);
             }

@@ -14,7 +14,7 @@ use flatframe_shared::outcome::DropReason;
 use flatframe_shared::telemetry::FRAME_TARGET;
 use tracing::field::Empty;
 
-use crate::frame::{Birth, CapturedFrame};
+use crate::frame::{Birth, CapturedFrame, Picture};
 use crate::plan::CameraPlan;
 use crate::prepare::RawSlot;
 use crate::prepare::pace::RateGate;
@@ -70,8 +70,13 @@ impl Capture {
         self.status.opened(clock::now());
     }
 
+    /// A whole JPEG came.
+    pub fn jpeg(&mut self, jpeg: Bytes) {
+        self.picture(Picture::Jpeg(jpeg));
+    }
+
     /// A whole picture came.
-    pub fn picture(&mut self, jpeg: Bytes) {
+    pub fn picture(&mut self, picture: Picture) {
         let now = clock::now();
         let before = self.status.picture(now);
         if before != CameraState::Live {
@@ -95,7 +100,7 @@ impl Capture {
             );
             let birth =
                 Birth { number, captured: now, captured_unix_us: unix_us(SystemTime::now()), ttl: self.ttl, span };
-            self.slot.put(CapturedFrame { birth, ticket, jpeg });
+            self.slot.put(CapturedFrame { birth, ticket, picture });
         }
     }
 
@@ -128,7 +133,7 @@ impl Capture {
     /// Takes what a framer found.
     pub fn framed(&mut self, framed: Framed) {
         match framed {
-            Framed::Picture(jpeg) => self.picture(jpeg),
+            Framed::Picture(jpeg) => self.jpeg(jpeg),
             Framed::Broken(reason) => self.broken(reason),
         }
     }
@@ -166,10 +171,10 @@ mod tests {
     async fn paced_then_offline_then_slot() {
         let mut capture = capture(None);
         let picture = Bytes::from_static(b"picture");
-        capture.picture(picture.clone());
+        capture.jpeg(picture.clone());
         capture.terms.set(terms(Some(2.0)));
         for _ in 0..10 {
-            capture.picture(picture.clone());
+            capture.jpeg(picture.clone());
             tokio::time::advance(Duration::from_millis(100)).await;
         }
         capture.broken(DropReason::Corrupt);
@@ -189,7 +194,7 @@ mod tests {
             let mut capture = capture(own);
             capture.terms.set(terms(server));
             for _ in 0..40 {
-                capture.picture(Bytes::from_static(b"x"));
+                capture.jpeg(Bytes::from_static(b"x"));
                 tokio::time::advance(Duration::from_millis(50)).await;
             }
             let got = 40 - capture.ledger.counts().dropped(DropReason::Paced);

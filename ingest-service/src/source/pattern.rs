@@ -82,7 +82,7 @@ impl PatternSource {
             });
             let (card, jpeg) = drawn.await.map_err(|error| SourceError::Ended(error.to_string()))?;
             self.card = Some(card);
-            capture.picture(jpeg);
+            capture.jpeg(jpeg);
         }
     }
 }

@@ -228,7 +228,7 @@ async fn the_picture_arrives_as_it_was_sent() {
         socket.write_all(&jpeg).await.expect("writes");
         until("a frame waits", || reading.slot.live() == 1).await;
         let frame = reading.slot.take().expect("open");
-        assert_eq!(frame.jpeg, jpeg);
+        assert_eq!(frame.picture.as_jpeg().expect("MJPEG"), &jpeg);
         assert_eq!(frame.birth.number.0, u64::from(seed) + 1);
         frame.ticket.drop_as(DropReason::Superseded);
     }

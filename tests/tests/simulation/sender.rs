@@ -14,7 +14,7 @@ use flatframe_shared::memory_watch::MemoryWatch;
 use flatframe_shared::outcome::{DropReason, Outcome};
 use ingest_service::CameraConfig;
 use ingest_service::config::LimitsConfig;
-use ingest_service::frame::{CapturedFrame, PreparedFrame};
+use ingest_service::frame::{CapturedFrame, Picture, PreparedFrame};
 use ingest_service::plan::CameraPlan;
 use ingest_service::prepare::RawSlot;
 use ingest_service::send::Outbox;
@@ -142,7 +142,7 @@ impl SenderSite {
             if fastrand::u32(..self.draw.broken_every) == 0 {
                 capture.broken(DropReason::Corrupt);
             } else {
-                capture.picture(Bytes::from(vec![0; fastrand::usize(self.draw.jpeg_bytes.clone())]));
+                capture.jpeg(Bytes::from(vec![0; fastrand::usize(self.draw.jpeg_bytes.clone())]));
             }
         }
     }
@@ -186,7 +186,7 @@ async fn prepare(run: Arc<SenderRun>, time: Duration) {
     while !run.stop.is_cancelled() {
         // Nobody else takes, so that this does not wait.
         let taken = (run.slot.live() > 0).then(|| run.slot.take()).flatten();
-        let Some(CapturedFrame { birth, ticket, jpeg }) = taken else {
+        let Some(CapturedFrame { birth, ticket, picture: Picture::Jpeg(jpeg) }) = taken else {
             sleep(LOOK).await;
             continue;
         };
