@@ -1,6 +1,6 @@
 //! What happens once a second beside the frames: memory is looked at, cameras
 //! are told the pace that is worth keeping, tracks that were lost end, states
-//! that last become incidents, overload is told when it begins and ends, and
+//! that last become incidents, the supervisor is told that the service lives, overload is told when it begins and ends, and
 //! once a minute each camera gets its summary line. Decides nothing itself.
 
 use std::sync::{Arc, PoisonError};
@@ -9,6 +9,7 @@ use std::time::Duration;
 use flatframe_shared::clock;
 use flatframe_shared::frame::CameraId;
 use flatframe_shared::outcome::Outcome;
+use flatframe_shared::supervisor::Supervisor;
 use tokio_util::sync::CancellationToken;
 
 use crate::cameras::Camera;
@@ -28,8 +29,11 @@ pub async fn run(mut pacing: Pacing, intake: Arc<Intake>, sources: Arc<Sources>,
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut detected_before = 0;
+    let supervisor = Supervisor::from_environment();
+    supervisor.ready();
     for tick in 0u64.. {
         if shutdown.run_until_cancelled(ticks.tick()).await.is_none() {
+            supervisor.stopping();
             return;
         }
         let detected = detected(&sources);
@@ -41,6 +45,7 @@ pub async fn run(mut pacing: Pacing, intake: Arc<Intake>, sources: Arc<Sources>,
         }
         sources.cameras.all().iter().for_each(|camera| camera.expire(clock::now()));
         tell_incidents(&intake, &sources, pacing.is_overloaded());
+        supervisor.alive(&format!("{} streams of cameras", intake.streams()));
         if tick % SUMMARY_TICKS == SUMMARY_TICKS - 1 {
             sources.cameras.all().iter().for_each(|camera| summarize(camera));
         }

@@ -9,7 +9,9 @@ use flatframe_shared::config::{self, ConfigError, in_range};
 use flatframe_shared::telemetry::TelemetryConfig;
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::board::Machine;
 use crate::plan::CameraPlan;
+use crate::profile::{self, Profile};
 use crate::source::spec;
 
 /// Environment variables begin with this: `FLATFRAME_INGEST_SERVER__ADDRESS`.
@@ -70,10 +72,12 @@ pub struct LimitsConfig {
     pub soft_memory_bytes: u64,
 }
 
-/// Threads.
+/// Threads, and what the defaults of other tables follow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RuntimeConfig {
+    /// Whose defaults hold: `auto`, or the name of a [`Profile`].
+    pub profile: String,
     /// Threads for sockets and timers; each camera has one more for pictures.
     pub worker_threads: usize,
 }
@@ -159,7 +163,7 @@ impl Default for LimitsConfig {
 
 impl Default for RuntimeConfig {
     fn default() -> Self {
-        Self { worker_threads: 1 }
+        Self { profile: profile::AUTO.into(), worker_threads: 1 }
     }
 }
 
@@ -200,13 +204,15 @@ impl CameraConfig {
 }
 
 impl Config {
-    /// Loads defaults, `file`, environment and `flags`, later ones winning, and
-    /// checks the result.
+    /// Loads defaults (those of the profile for `machine`), `file`, environment
+    /// and `flags`, later ones winning, and checks the result.
     ///
     /// # Errors
     /// Names the key, the value and what is allowed.
-    pub fn load(file: Option<&Path>, flags: &[(String, String)]) -> Result<Self, ConfigError> {
-        let config: Self = config::load(file, ENV_PREFIX, flags)?;
+    pub fn load(file: Option<&Path>, flags: &[(String, String)], machine: &Machine) -> Result<Self, ConfigError> {
+        let asked: Self = config::load(file, ENV_PREFIX, flags)?;
+        let profile = Profile::choose(&asked.runtime.profile, machine)?;
+        let config: Self = config::load_above(profile.values(), file, ENV_PREFIX, flags)?;
         config.plans()?;
         Ok(config)
     }
@@ -218,6 +224,8 @@ impl Config {
     pub fn plans(&self) -> Result<Vec<CameraPlan>, ConfigError> {
         self.limits.check()?;
         self.server.check()?;
+        // A configuration made by hand, without `load`, may name one too.
+        Profile::choose(&self.runtime.profile, &Machine::unknown())?;
         in_range("runtime.worker_threads", self.runtime.worker_threads, 1..=64)?;
         self.telemetry.check()?;
         for (key, address) in [("admin.listen", &self.admin.listen), ("admin.grpc_listen", &self.admin.grpc_listen)] {

@@ -16,6 +16,7 @@ use flatframe_shared::outcome::{DropReason, Outcome};
 use flatframe_shared::process;
 use flatframe_shared::resources::{Readings, ResourceApi, Resources, StageTime};
 use flatframe_shared::serve::{ConnectionCounts, ConnectionLimits, Protocol, serve};
+use flatframe_shared::supervisor::Supervisor;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -24,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tonic_health::server::{HealthReporter, health_reporter};
 
+use crate::board::{Board, Fitness, Strain};
 use crate::camera::{Camera, CameraView, join};
 use crate::config::Config;
 use crate::memory::budget;
@@ -83,7 +85,8 @@ pub fn check(config: Config) -> Result<Checked, StartError> {
     let plans = config.plans()?;
     let budget = budget(&config, &plans);
     let limit = match config.limits.memory_bytes {
-        0 => process::cgroup_limit_bytes(),
+        // Nothing limits it but the machine itself.
+        0 => process::cgroup_limit_bytes().or_else(|| Board::default().machine().memory_bytes),
         bytes => Some(bytes),
     };
     if let Some(limit) = limit {
@@ -156,7 +159,7 @@ impl Ingest {
 
         let views: Vec<CameraView> = cameras.iter().map(|camera| camera.view.clone()).collect();
         resources.places = views.iter().flat_map(CameraView::places).collect();
-        let sources = Arc::new(Sources { cameras: views, resources: Arc::new(resources) });
+        let sources = Arc::new(Sources { cameras: views, resources: Arc::new(resources), board: Board::default() });
         let admin_stop = CancellationToken::new();
         let (health, health_service) = health_reporter();
         let mut others = vec![tokio::spawn(observe(sources.clone(), health, capture_stop.clone()))];
@@ -313,14 +316,20 @@ fn readings(sources: &Arc<Sources>) -> Readings {
     }
 }
 
-/// Keeps `grpc.health.v1` true to the cameras, looks at memory, and writes one
-/// summary line per camera and minute.
+/// Keeps `grpc.health.v1` true to the cameras, looks at memory, tells the
+/// supervisor that the service lives, and writes one summary line per camera
+/// and minute.
 async fn observe(sources: Arc<Sources>, health: HealthReporter, shutdown: CancellationToken) {
     let mut ticks = tokio::time::interval(HEALTH_TICK);
     let mut summary_due = Instant::now() + SUMMARY_PERIOD;
+    let mut strains = [None; 4];
+    let supervisor = Supervisor::from_environment();
+    supervisor.ready();
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
         set_health(&health, sources.ready().is_ok()).await;
         sources.resources.memory.look();
+        supervisor.alive(&sources.status_line());
+        strains = tell_strains(strains, sources.board.fitness());
         if Instant::now() < summary_due {
             continue;
         }
@@ -329,7 +338,22 @@ async fn observe(sources: Arc<Sources>, health: HealthReporter, shutdown: Cancel
             summarize(camera);
         }
     }
+    supervisor.stopping();
     set_health(&health, false).await;
+}
+
+/// Logs what began or ended to slow the machine down since `before`.
+fn tell_strains(before: [Option<bool>; 4], fitness: Fitness) -> [Option<bool>; 4] {
+    for ((strain, before), now) in Strain::ALL.into_iter().zip(before).zip(fitness.strains) {
+        let (strain, celsius) = (strain.as_str(), fitness.temperature_celsius);
+        match (before, now) {
+            (Some(true), Some(true)) => {}
+            (_, Some(true)) => tracing::warn!(strain, celsius, "the board is strained"),
+            (Some(true), Some(false)) => tracing::info!(strain, celsius, "the board is no longer strained"),
+            _ => {}
+        }
+    }
+    fitness.strains
 }
 
 async fn set_health(health: &HealthReporter, serving: bool) {

@@ -6,9 +6,11 @@
 //! way, answered). [`camera`] puts one camera together, [`ingest`] all of them.
 //! Nothing here finds faces.
 
+pub mod board;
 pub mod config;
 pub mod memory;
 pub mod plan;
+pub mod profile;
 
 pub mod frame;
 pub mod prepare;
@@ -19,6 +21,7 @@ pub mod terms;
 pub mod camera;
 pub mod ingest;
 pub mod metrics;
+pub mod setup;
 
 pub use camera::CameraView;
 pub use config::{CameraConfig, Config};

@@ -5,11 +5,14 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use flatframe_shared::allocator;
 use flatframe_shared::cli::{self, EXIT_CONFIG, ServiceArgs};
 use flatframe_shared::shutdown::{CancellationToken, LEAVE_THREADS_AFTER, Signals};
 use flatframe_shared::telemetry::{self, TelemetryConfig};
+use ingest_service::board::{Board, Machine};
+use ingest_service::profile::{Fitted, Profile};
+use ingest_service::setup::{self, SetupArgs};
 use ingest_service::{Checked, Config, check, run};
 
 const PROGRAM: &str = "ingest-service";
@@ -20,7 +23,8 @@ const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(24 * 3600);
 /// Stack of a runtime thread.
 const STACK_BYTES: usize = 512 * 1024;
 
-/// Captures, thins out, downsamples and sends camera frames.
+/// Captures, thins out, downsamples and sends camera frames. Without a command
+/// it serves.
 ///
 /// Settings come from, later ones winning: defaults, --config, environment
 /// variables (FLATFRAME_INGEST_SERVER__ADDRESS=http://10.0.0.5:50051), flags.
@@ -29,13 +33,27 @@ const STACK_BYTES: usize = 512 * 1024;
 struct Args {
     #[command(flatten)]
     service: ServiceArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Ask three questions, write the configuration, and try it.
+    Setup(SetupArgs),
 }
 
 fn main() -> ExitCode {
     allocator::settle();
-    let args = Args::parse().service;
-    let config = match Config::load(args.config.as_deref(), &args.set) {
-        Ok(config) => config,
+    let Args { service: args, command } = Args::parse();
+    let machine = Board::default().machine();
+    if let Some(Command::Setup(setup)) = command {
+        return set_up(&setup, &args, &machine);
+    }
+    let loaded = Config::load(args.config.as_deref(), &args.set, &machine)
+        .and_then(|config| Ok((Profile::choose(&config.runtime.profile, &machine)?, config)));
+    let (profile, config) = match loaded {
+        Ok(loaded) => loaded,
         Err(error) => return fail(EXIT_CONFIG, &error),
     };
     if args.print_config {
@@ -50,7 +68,7 @@ fn main() -> ExitCode {
     };
     let verdict = if args.check { "the configuration is good\n" } else { "" };
     // A full or closed stdout is no reason not to serve.
-    let _ = write!(std::io::stdout(), "{}{verdict}", checked.budget());
+    let _ = write!(std::io::stdout(), "{}{}{verdict}", Fitted { machine, profile }, checked.budget());
     if args.check {
         return ExitCode::SUCCESS;
     }
@@ -71,6 +89,18 @@ fn main() -> ExitCode {
     // A look-up of a name, or a dead disk, may hold a thread.
     runtime.shutdown_timeout(LEAVE_THREADS_AFTER);
     code
+}
+
+fn set_up(setup: &SetupArgs, args: &ServiceArgs, machine: &Machine) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &error),
+    };
+    let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout());
+    match runtime.block_on(setup::run(setup, args.config.as_deref(), machine, &mut input, &mut output)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, &error),
+    }
 }
 
 async fn serve(checked: Checked, telemetry: &TelemetryConfig) -> ExitCode {

@@ -16,6 +16,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::board::{Board, Strain};
 use crate::camera::CameraView;
 
 /// The states a camera's source can be in.
@@ -28,6 +29,8 @@ pub struct Sources {
     pub cameras: Vec<CameraView>,
     /// Memory, and what may wait.
     pub resources: Arc<Resources>,
+    /// The machine.
+    pub board: Board,
 }
 
 impl Sources {
@@ -38,6 +41,14 @@ impl Sources {
             totals += camera.counts();
         }
         totals
+    }
+
+    /// How the cameras are, in one line for a person.
+    pub fn status_line(&self) -> String {
+        let count = |is: fn(&CameraView) -> bool| self.cameras.iter().filter(|camera| is(camera)).count();
+        let (live, connected) =
+            (count(|camera| camera.status().state == CameraState::Live), count(CameraView::connected));
+        format!("of {} cameras {live} live, {connected} with a stream to the server", self.cameras.len())
     }
 
     /// `Ok` when every camera is live and its frames are taken; else which is
@@ -67,6 +78,7 @@ impl Collector for Sources {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_frames(&mut encoder)?;
         self.encode_cameras(&mut encoder)?;
+        self.encode_board(&mut encoder)?;
         metrics::memory(&mut encoder, &self.resources)
     }
 }
@@ -145,6 +157,22 @@ impl Sources {
         let mut family = encoder.encode_descriptor("latency", help, seconds, MetricType::Histogram)?;
         for camera in &self.cameras {
             camera.latency().encode(family.encode_family(&[("camera", camera.id().as_str())])?)?;
+        }
+        Ok(())
+    }
+
+    fn encode_board(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let fitness = self.board.fitness();
+        if let Some(celsius) = fitness.temperature_celsius {
+            let unit = Some(&Unit::Celsius);
+            gauge(encoder, "board_temperature", "Of the processor", unit, celsius)?;
+        }
+        let help = "1 while it slows the machine down; absent where the machine does not tell";
+        let mut family = encoder.encode_descriptor("board_strain", help, None, MetricType::Gauge)?;
+        for (strain, is) in Strain::ALL.iter().zip(fitness.strains) {
+            if let Some(is) = is {
+                ConstGauge::new(i64::from(is)).encode(family.encode_family(&[("strain", strain.as_str())])?)?;
+            }
         }
         Ok(())
     }

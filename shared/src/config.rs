@@ -69,17 +69,35 @@ pub fn load<T: DeserializeOwned>(
     env_prefix: &str,
     flags: &[(String, String)],
 ) -> Result<T, ConfigError> {
+    load_above(&[], file, env_prefix, flags)
+}
+
+/// As [`load`], with `defaults` (key with dots, value) below everything else, in
+/// place of those of `T`.
+///
+/// # Errors
+/// [`ConfigError::Unreadable`] or [`ConfigError::Wrong`].
+pub fn load_above<T: DeserializeOwned>(
+    defaults: &[(&str, i64)],
+    file: Option<&Path>,
+    env_prefix: &str,
+    flags: &[(String, String)],
+) -> Result<T, ConfigError> {
     let variables = std::env::vars().collect();
-    load_from(file, env_prefix, variables, flags)
+    load_from(defaults, file, env_prefix, variables, flags)
 }
 
 fn load_from<T: DeserializeOwned>(
+    defaults: &[(&str, i64)],
     file: Option<&Path>,
     env_prefix: &str,
     variables: std::collections::HashMap<String, String>,
     flags: &[(String, String)],
 ) -> Result<T, ConfigError> {
     let mut layers = Config::builder();
+    for (key, value) in defaults {
+        layers = layers.set_default(key, *value).map_err(|error| wrong(None, &error))?;
+    }
     if let Some(path) = file {
         let text = std::fs::read_to_string(path)
             .map_err(|reason| ConfigError::Unreadable { path: path.to_path_buf(), reason })?;
@@ -143,11 +161,13 @@ mod tests {
         std::fs::write(file.path(), text).expect("write");
         let env = env.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         let flags: Vec<_> = flags.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-        load_from(Some(file.path()), "FLATFRAME_TEST", env, &flags)
+        load_from(&[("limits.streams", 4)], Some(file.path()), "FLATFRAME_TEST", env, &flags)
     }
 
     #[test]
     fn later_layers_win() {
+        let loaded = load_text("", &[], &[]).expect("loads");
+        assert_eq!(loaded, Example { limits: Limits { streams: 4, ratio: 0.5 }, ..Example::default() });
         let loaded = load_text("name = 'file'\n[limits]\nstreams = 1\n", &[], &[]).expect("loads");
         assert_eq!(loaded, Example { name: "file".into(), limits: Limits { streams: 1, ratio: 0.5 } });
         let env = [("FLATFRAME_TEST_LIMITS__STREAMS", "2"), ("FLATFRAME_TEST_NAME", "env")];

@@ -2,7 +2,7 @@
 //!
 //! In reading order: the words ([`frame`], [`outcome`], [`ledger`]), how they
 //! travel ([`convert`], [`gen`], [`error`]), how a service runs ([`cli`],
-//! [`config`], [`shutdown`], [`serve`], [`admin`], [`telemetry`]), what it may hold and holds ([`budget`],
+//! [`config`], [`shutdown`], [`supervisor`], [`serve`], [`admin`], [`telemetry`]), what it may hold and holds ([`budget`],
 //! [`process`], [`allocator`], [`restarts`], [`memory_watch`], [`resources`], [`metrics`]), and the small parts
 //! ([`clock`], [`jpeg`], [`resize`], [`histogram`], [`trend`], [`backoff`], [`rate_log`]).
 
@@ -20,6 +20,7 @@ pub mod cli;
 pub mod config;
 pub mod serve;
 pub mod shutdown;
+pub mod supervisor;
 pub mod telemetry;
 
 pub mod allocator;

@@ -7,7 +7,7 @@ const EXAMPLE: &str = include_str!("../../config.example.toml");
 fn load(text: &str) -> Result<Config, ConfigError> {
     let file = tempfile::NamedTempFile::new().expect("temporary file");
     std::fs::write(file.path(), text).expect("write");
-    Config::load(Some(file.path()), &[])
+    Config::load(Some(file.path()), &[], &Machine::unknown())
 }
 
 #[test]
@@ -40,6 +40,19 @@ fn keys(table: &toml::Table) -> Vec<String> {
 }
 
 #[test]
+fn a_small_machine_lowers_what_nobody_set() {
+    let machine = Machine { memory_bytes: Some(427 << 20), ..Machine::unknown() };
+    let file = tempfile::NamedTempFile::new().expect("temporary file");
+    let text = "[limits]\nmax_in_flight = 3\n[[camera]]\nid = 'a'\nsource = 'pattern'\n";
+    std::fs::write(file.path(), text).expect("write");
+    let load = |flags: &[(String, String)]| Config::load(Some(file.path()), flags, &machine).expect("can work").limits;
+    let small = load(&[]);
+    assert_eq!((small.max_source_width_px, small.max_in_flight), (1280, 3), "set in the file: it wins");
+    let named = load(&[("runtime.profile".into(), "2gb".into())]);
+    assert_eq!(named, LimitsConfig { max_in_flight: 3, ..LimitsConfig::default() });
+}
+
+#[test]
 fn wrong_values_are_refused_with_key_value_and_what_is_allowed() {
     let camera = "[[camera]]\nid = 'a'\nsource = 'pattern'\n";
     for (text, words) in [
@@ -51,6 +64,7 @@ fn wrong_values_are_refused_with_key_value_and_what_is_allowed() {
         ("[limits]\nmailbox_frames = 0", vec!["limits.mailbox_frames", "0", "1 to 64"]),
         ("[limits]\nmailbox_bytes = 5000", vec!["limits.mailbox_bytes", "5000", "524288"]),
         ("[limits]\nmax_in_flight = 'many'", vec!["max_in_flight", "many"]),
+        ("[runtime]\nprofile = 'tiny'", vec!["runtime.profile", "tiny", "auto, 512mb"]),
         ("[runtime]\nworker_threads = 0", vec!["runtime.worker_threads", "1 to 64"]),
         ("[telemetry]\ntrace_ratio = 2.0", vec!["telemetry.trace_ratio"]),
         ("[[camera]]\nid = 'a b'\nsource = 'pattern'", vec!["camera.id", "a b"]),

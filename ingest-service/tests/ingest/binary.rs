@@ -121,3 +121,32 @@ fn a_taken_port_is_named() {
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     assert!(text(&output).contains(&format!("admin.listen = {address} cannot be bound")), "{}", text(&output));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn setup_writes_a_configuration_and_tries_it() {
+    let server = FakeServer::start().await.answer_all();
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = folder.path().join("ingest.toml");
+    let setup = |server: String, more: &[&str]| {
+        let mut command = service();
+        command.arg("setup").arg("--config").arg(&path).args(["--server", &server, "--source", "pattern", "--id", "a"]);
+        let command = command.args(more).output();
+        (command.expect("runs"), std::fs::read_to_string(&path).unwrap_or_default())
+    };
+    let address = server.address.to_string();
+    let run = |server: String, more: &'static [&'static str]| tokio::task::block_in_place(|| setup(server, more));
+
+    let (output, written) = run(address.clone(), &[]);
+    assert!(output.status.success() && text(&output).contains("It works"), "{}", text(&output));
+    assert!(written.contains(&format!("address = \"{}\"", server.url())), "{written}");
+
+    let (output, kept) = run("other".into(), &[]);
+    assert!(!output.status.success() && text(&output).contains("is there already"), "{}", text(&output));
+    assert_eq!(kept, written);
+
+    let (output, replaced) = run("127.0.0.1:1".into(), &["--replace"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("gives pictures, but http://127.0.0.1:1 does not take them"), "{}", text(&output));
+    assert!(replaced.contains("http://127.0.0.1:1"));
+    assert_eq!(std::fs::read_to_string(folder.path().join("ingest.toml.old")).expect("kept"), written);
+}
