@@ -5,6 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use flatframe_shared::process;
+
 /// What a machine is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
@@ -12,7 +14,8 @@ pub struct Machine {
     pub model: Option<String>,
     /// Cores that this process may use.
     pub cores: usize,
-    /// Memory that the kernel manages, bytes: less than what is soldered on.
+    /// Memory that the kernel manages, bytes: less than what is soldered on. In
+    /// a cgroup twice its limit, if that is less: it is shared with nobody.
     pub memory_bytes: Option<u64>,
 }
 
@@ -82,11 +85,13 @@ impl Board {
     /// What it is.
     pub fn machine(&self) -> Machine {
         let total = |line: &str| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok();
+        let managed = self.read("proc/meminfo").and_then(|text| text.lines().find_map(total)).map(|kib| kib * 1024);
+        let limited = process::cgroup_limit_bytes().map_or(u64::MAX, |limit| limit.saturating_mul(2));
         Machine {
             // The device tree ends its texts with a zero.
             model: self.read("proc/device-tree/model").map(|text| text.trim_end_matches('\0').to_owned()),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            memory_bytes: self.read("proc/meminfo").and_then(|text| text.lines().find_map(total)).map(|kib| kib * 1024),
+            memory_bytes: managed.map(|managed| managed.min(limited)),
         }
     }
 

@@ -3,6 +3,7 @@
 //! from capture to result through [`traceparent`] and [`continue_trace`].
 
 use std::collections::HashMap;
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use opentelemetry::propagation::TextMapPropagator;
@@ -95,8 +96,11 @@ pub struct Telemetry {
 pub fn init(service: &'static str, config: &TelemetryConfig) -> Result<Telemetry, ConfigError> {
     config.check()?;
     let is_frame = |target: &str| target == FRAME_TARGET;
+    // Colours are for people: a journal or a collector gets plain text.
+    let is_for_people = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
     let logs = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
+        .with_ansi(is_for_people)
         .with_filter(tracing_subscriber::filter::filter_fn(move |meta| !is_frame(meta.target())))
         .with_filter(log_filter(&config.log)?);
     let traces = match config.otlp_endpoint.as_str() {

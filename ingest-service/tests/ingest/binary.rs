@@ -99,6 +99,7 @@ async fn sigterm_ends_it_well_with_and_without_a_server() {
         let status = child.wait().expect("ends");
         assert!(status.success(), "{status}: {log}");
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+        assert!(!log.contains('\x1b'), "colours in what is not a terminal: {log}");
         for stage in [
             "shutting down",
             "capture has stopped",
