@@ -51,7 +51,8 @@ export class Rows {
 	#make;
 	#rows = new Map();
 
-	// `make()` gives { root, show(item) }.
+	// `make()` gives { root, show(item) }, and close() where a row holds
+	// something.
 	constructor(body, make) {
 		this.#body = body;
 		this.#make = make;
@@ -61,6 +62,7 @@ export class Rows {
 		const keys = new Set(items.map(keyOf));
 		for (const [key, row] of this.#rows) {
 			if (keys.has(key)) continue;
+			row.close?.();
 			row.root.remove();
 			this.#rows.delete(key);
 		}

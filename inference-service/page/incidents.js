@@ -2,6 +2,7 @@
 // are told to screen readers.
 
 import { byId, element, Rows, setHidden, setText } from './dom.js';
+import { IncidentPictures } from './incident_pictures.js';
 import { duration, moment, several, UNKNOWN, word } from './text.js';
 
 const DEADLINE_MS = 4000;
@@ -76,9 +77,16 @@ export class Incidents {
 		const [what, where, detail, span, length] = ['b', 'span', 'span', 'span', 'span'].map((tag) => element(tag));
 		detail.className = span.className = 'quiet';
 		const root = element('li', {}, what, where, length, detail, span);
+		let shown, pictures;
 		return {
 			root,
+			close: () => pictures?.close(),
 			show: (incident) => {
+				shown = incident;
+				if (!pictures && incident.camera_id !== '') {
+					pictures = new IncidentPictures(this.#client, () => ({ incident: shown, name: this.#nameOf(shown) }));
+					root.append(pictures.root);
+				}
 				const now_ms = this.#client.now();
 				root.classList.toggle('open', isOpen(incident));
 				setText(what, kindOf(incident));

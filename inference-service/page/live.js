@@ -2,6 +2,7 @@
 // for the plainest pictures that the privacy mode allows.
 
 import { byId, setHidden, setText } from './dom.js';
+import { STYLES } from './picture.js';
 import { Tile } from './tile.js';
 
 // More cameras than this are not drawn.
@@ -9,13 +10,6 @@ const MAX_TILES = 256;
 const PICTURES_FPS = 2;
 // The server sends something every 5 s, picture or not.
 const QUIET_MS = 12_000;
-// Where the server has to draw them anyway, no larger than they are seen.
-const DRAWN_WIDTH_PX = 640;
-// From the best to none. Plain pictures cost the server nothing.
-const STYLES = [
-	{ style: 'SNAPSHOT_STYLE_PLAIN', max_width_px: 0 },
-	{ style: 'SNAPSHOT_STYLE_BLURRED', max_width_px: DRAWN_WIDTH_PX },
-];
 
 export class Live {
 	#client;

@@ -10,6 +10,14 @@ const DASH_PX = [5, 4];
 // A sharper screen than this is not worth the work.
 const MAX_DENSITY = 2;
 
+// Where the server has to draw them anyway, no larger than they are seen.
+const DRAWN_WIDTH_PX = 640;
+// From the best to none. Plain pictures cost the server nothing.
+export const STYLES = [
+	{ style: 'SNAPSHOT_STYLE_PLAIN', max_width_px: 0 },
+	{ style: 'SNAPSHOT_STYLE_BLURRED', max_width_px: DRAWN_WIDTH_PX },
+];
+
 const gender = (key) => GENDERS.find((gender) => gender.key === key);
 
 // The gender to show: over the whole track where there is one. `undefined`: not

@@ -18,7 +18,7 @@ export const messages = {
   GetLatestResponse: [[1, "camera", "CameraInfo"], [2, "result", "FrameResult"], [3, "age_ms", "uint64", "optional"]],
   GetResourcesRequest: [],
   GetResourcesResponse: [[1, "software", "string"], [2, "uptime_s", "uint64"], [3, "rss_bytes", "uint64", "optional"], [4, "rss_peak_bytes", "uint64", "optional"], [5, "swap_bytes", "uint64", "optional"], [6, "open_files", "uint64", "optional"], [7, "threads", "uint64", "optional"], [8, "budget_bytes", "uint64"], [9, "budget", "BudgetPart", "repeated"], [10, "cgroup_limit_bytes", "uint64", "optional"], [11, "places", "BoundedPlace", "repeated"], [12, "ledger_balance", "int64"], [13, "children", "uint64", "optional"], [14, "restarts", "uint64", "optional"], [15, "cgroup_used_bytes", "uint64", "optional"], [16, "allocator", "AllocatorUse"], [17, "trend", "MemoryTrend"], [18, "pressure", "MemoryPressure"], [19, "stages", "StageTime", "repeated"]],
-  GetSnapshotRequest: [[1, "camera_id", "string"], [2, "style", "enum:SnapshotStyle"], [3, "max_width_px", "uint32"]],
+  GetSnapshotRequest: [[1, "camera_id", "string"], [2, "style", "enum:SnapshotStyle"], [3, "max_width_px", "uint32"], [4, "incident_id", "uint64", "optional"], [5, "moment", "enum:IncidentMoment"]],
   GetSnapshotResponse: [[1, "snapshot", "Snapshot"]],
   Incident: [[1, "incident_id", "uint64"], [2, "camera_id", "string"], [3, "kind", "enum:IncidentKind"], [4, "detail", "string"], [5, "started_unix_ms", "int64"], [6, "ended_unix_ms", "int64", "optional"]],
   IncidentGap: [[1, "missed", "uint64"]],
@@ -56,5 +56,6 @@ export const enums = {
   CrossingKind: ["CROSSING_KIND_UNSPECIFIED", "CROSSING_KIND_LINE", "CROSSING_KIND_ZONE"],
   Gender: ["GENDER_UNSPECIFIED", "GENDER_UNKNOWN", "GENDER_FEMALE", "GENDER_MALE"],
   IncidentKind: ["INCIDENT_KIND_UNSPECIFIED", "INCIDENT_KIND_OFFLINE", "INCIDENT_KIND_STALLED", "INCIDENT_KIND_FROZEN", "INCIDENT_KIND_DARK", "INCIDENT_KIND_OVERLOADED", "INCIDENT_KIND_DISK", "INCIDENT_KIND_MEMORY"],
+  IncidentMoment: ["INCIDENT_MOMENT_UNSPECIFIED", "INCIDENT_MOMENT_START", "INCIDENT_MOMENT_END"],
   SnapshotStyle: ["SNAPSHOT_STYLE_UNSPECIFIED", "SNAPSHOT_STYLE_ANNOTATED", "SNAPSHOT_STYLE_BLURRED", "SNAPSHOT_STYLE_PLAIN"],
 };

@@ -129,7 +129,7 @@ pub fn budget(config: &Config, vision: &VisionMemory) -> Budget {
         ),
     );
 
-    let result = result_bytes(config);
+    let result = result_bytes(config) as u64;
     let cameras = limits.max_cameras as u64;
     let in_order = streams * u64::from(limits.window);
     budget.add(
@@ -159,6 +159,8 @@ pub fn budget(config: &Config, vision: &VisionMemory) -> Budget {
             Some("limits.max_cameras, vision.max_picture or privacy.mode"),
             format!("({cameras} cameras + {calls} calls x 3) x {} + painter {}", Bytes(picture), Bytes(painter)),
         );
+        let kept = config.incidents.picture_bytes as u64;
+        budget.add("incident pictures", kept, Some("incidents.picture_bytes"), format!("at most {}", Bytes(kept)));
         // As a call, the message before, which its last piece holds, and a camera that made room
         // meanwhile.
         let viewers = MAX_VIEWERS as u64;
@@ -248,9 +250,10 @@ pub fn budget(config: &Config, vision: &VisionMemory) -> Budget {
 }
 
 /// A result with as many faces as may be reported.
-fn result_bytes(config: &Config) -> u64 {
+/// Bound of the memory of one result.
+pub fn result_bytes(config: &Config) -> usize {
     let face = size_of::<Face>() + size_of::<Option<FaceTrack>>();
-    (size_of::<ResultRecord>() + config.vision.max_faces * face + size_of::<Look>()) as u64
+    size_of::<ResultRecord>() + config.vision.max_faces * face + size_of::<Look>()
 }
 
 #[cfg(test)]

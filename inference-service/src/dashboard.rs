@@ -28,7 +28,8 @@ macro_rules! files {
 }
 
 const FILES: &[(&str, &str)] = files![
-    "style.css" "charts.js" "counts.js" "dom.js" "gender.js" "glance.js" "grpc_web.js" "health.js" "incidents.js"
+    "style.css" "charts.js" "counts.js" "dom.js" "gender.js" "glance.js" "grpc_web.js" "health.js"
+    "incident_pictures.js" "incidents.js"
     "link.js" "live.js" "main.js" "occupancy.js" "picture.js" "protobuf.js" "repeat.js" "schema.js" "text.js" "tile.js"
 ];
 

@@ -26,6 +26,7 @@ use crate::people::count::ByGender;
 use crate::people::incidents::Incidents;
 use crate::results::archive::Archive;
 use crate::results::bus::Bus;
+use crate::results::incident_pictures::IncidentPictures;
 
 /// Time spent in each stage.
 #[derive(Debug, Default)]
@@ -68,6 +69,8 @@ pub struct Sources {
     pub page_connections: Arc<ConnectionCounts>,
     /// States that a person should know of.
     pub incidents: Arc<Incidents>,
+    /// How it looked then.
+    pub incident_pictures: Arc<IncidentPictures>,
     /// What is kept on disk.
     pub archive: Archive,
     /// Messages to a broker.

@@ -88,7 +88,9 @@ fn tell_incidents(intake: &Intake, sources: &Sources, is_overloaded: bool) {
             }
         }
         intake.archive.keep_incident(&incident);
+        sources.incident_pictures.changed(&incident, &sources.cameras);
     }
+    sources.incident_pictures.look(&sources.cameras);
 }
 
 /// Single calls that were worked on: one that was refused or late costs

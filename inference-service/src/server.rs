@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use self::services::Services;
 use self::slots::{CallSlots, places};
-use crate::budget::{budget, connection_limits, page_limits};
+use crate::budget::{budget, connection_limits, page_limits, result_bytes};
 use crate::cameras::Cameras;
 use crate::config::{Config, PrivacyMode};
 use crate::dashboard::Audience;
@@ -44,6 +44,7 @@ use crate::people::incidents::Incidents;
 use crate::pulse;
 use crate::results::archive::Archive;
 use crate::results::bus::{Bus, BusLimits};
+use crate::results::incident_pictures::IncidentPictures;
 use crate::results::wire::Wire;
 use crate::vision::{Analyzer, ModelError};
 
@@ -176,6 +177,7 @@ impl Server {
         let memory = resources.memory.clone();
         let intake = intake(&config, &analyzer, dispatch.clone(), memory, archive, shutdown.clone());
         let slots = CallSlots::new(limits);
+        let incident_pictures = Arc::new(IncidentPictures::new(config.incidents.picture_bytes, result_bytes(&config)));
         resources.places = places(&config, &intake, &incidents, [&connections, &page_connections], &slots);
         let sources = Arc::new(Sources {
             cameras: intake.cameras.clone(),
@@ -185,6 +187,7 @@ impl Server {
             connections: connections.clone(),
             page_connections: page_connections.clone(),
             incidents,
+            incident_pictures,
             archive: intake.archive.clone(),
             mqtt: Arc::default(),
             stages,

@@ -162,6 +162,13 @@ test('a camera that goes offline is grey, with the reason, and becomes an incide
 		await says(page, '#incident-rows li', /offline\s+Front door[^]*still open/);
 		await until('it is spoken', async () => /offline: Front door/.test(await page.locator('#spoken').textContent()));
 		assert.equal(await page.locator('#cameras-live').innerText(), '0 of 1');
+		const moments = page.locator('.moments figure');
+		await page.locator('#incident-rows summary').click();
+		await until('how it looked', () => moments.locator('canvas').evaluate(({ width, height }) => width >= 320 && height >= 200));
+		await says(page, '.moments figcaption', /^when it began$/);
+		assert.equal(await moments.count(), 1, 'it is not over');
+		await page.locator('#incident-rows summary').click();
+		await until('given back', async () => (await moments.count()) === 0);
 	}));
 
 test('a hidden tab asks nothing and comes back', () => looking({}, async ({ pair, page }) => {

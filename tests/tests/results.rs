@@ -16,6 +16,7 @@ use flatframe_shared::jpeg;
 use inference_service::config::{Config, PrivacyMode};
 use inference_service::history::{Change, Record};
 use inference_service::people::config::LineConfig;
+use inference_service::results::incident_pictures::Moment;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -218,7 +219,7 @@ async fn without_a_history_there_is_no_answer_that_looks_like_one() {
 }
 
 async fn snapshot(asking: &mut ResultServiceClient<Channel>, style: v1::SnapshotStyle) -> Result<v1::Snapshot, Status> {
-    let request = v1::GetSnapshotRequest { camera_id: "door".into(), style: style as i32, max_width_px: 0 };
+    let request = v1::GetSnapshotRequest { camera_id: "door".into(), style: style as i32, ..Default::default() };
     let answer = asking.get_snapshot(request).await?;
     Ok(answer.into_inner().snapshot.expect("a snapshot"))
 }
@@ -374,6 +375,56 @@ async fn a_camera_that_goes_is_an_incident_until_it_comes_back() {
     service.begin_stop();
     let status = tokio::time::timeout(PATIENCE, other.message()).await.expect("in time").expect_err("stops");
     assert_eq!(status.code(), Code::Unavailable, "another camera's incidents are not told: {status:?}");
+    service.stop().await.expect("stops");
+}
+
+/// How it looked when the camera went, and when it was back.
+#[tokio::test]
+async fn an_incident_has_pictures_until_newer_ones_need_their_room() {
+    let mut config = stub_config(500, true);
+    config.incidents.offline_s = 0;
+    config.incidents.picture_bytes = 64 << 10;
+    let service = Inference::start(config).await.expect("starts");
+    let (mut asking, pictures) = (client(&service).await, service.sources.incident_pictures.clone());
+    let mut watch = asking.watch_incidents(v1::WatchIncidentsRequest::default()).await.expect("watches").into_inner();
+    let door = CameraId::parse("door").expect("an id");
+    let request = |incident: u64, moment: v1::IncidentMoment| v1::GetSnapshotRequest {
+        camera_id: "door".into(),
+        style: v1::SnapshotStyle::Plain as i32,
+        incident_id: Some(incident),
+        moment: moment as i32,
+        ..Default::default()
+    };
+    let mut first = None;
+    for session in 1..=8 {
+        let channel = service.connect().await.expect("connects");
+        let (mut camera, _) = RawCamera::open(channel, hello("door", session)).await.expect("is welcome");
+        let picture = textured_jpeg(SIZE, session as u32);
+        camera.send_frame(picture.clone(), SIZE, TTL).await.expect("sends");
+        camera.outcome().await.expect("answered");
+        if let Some(begun) = first.take() {
+            let v1::Incident { incident_id, .. } = next_incident(&mut watch).await;
+            assert_eq!(incident_id, begun, "it is over");
+            e2e::wait::until("its last picture", PATIENCE, || pictures.get(&door, begun, Moment::End).is_some()).await;
+            let end = asking.get_snapshot(request(begun, v1::IncidentMoment::End)).await.expect("is kept");
+            assert_eq!(end.into_inner().snapshot.expect("a picture").jpeg, picture, "what came back");
+        }
+        drop(camera);
+        let begun = next_incident(&mut watch).await;
+        let start = asking.get_snapshot(request(begun.incident_id, v1::IncidentMoment::Start)).await.expect("is kept");
+        assert_eq!(start.into_inner().snapshot.expect("a picture").jpeg, picture, "what was seen last");
+        let (held, most) = pictures.held_bytes();
+        assert!(0 < held && held <= most, "{held} of {most}");
+        first = Some(begun.incident_id);
+    }
+    for (wrong, code) in [
+        (request(1, v1::IncidentMoment::Start), Code::NotFound),
+        (v1::GetSnapshotRequest { moment: 7, ..request(8, v1::IncidentMoment::Start) }, Code::InvalidArgument),
+        (request(999, v1::IncidentMoment::End), Code::NotFound),
+    ] {
+        let status = asking.get_snapshot(wrong).await.expect_err("not kept");
+        assert_eq!(status.code(), code, "{status:?}");
+    }
     service.stop().await.expect("stops");
 }
 

@@ -125,6 +125,26 @@ class Client:
         )
         return convert.snapshot(self._ask(self._results.GetSnapshot, request).snapshot)
 
+    def incident_snapshot(
+        self,
+        incident: values.Incident,
+        moment: values.IncidentMoment = values.IncidentMoment.START,
+        style: values.SnapshotStyle | None = None,
+        max_width_px: int | None = None,
+    ) -> values.Snapshot:
+        """How the camera of an incident looked then. The latest are kept, in
+        memory: NotFound when it is not. An incident of the server has none."""
+        if incident.camera_id is None:
+            raise ValueError("an incident of the server has no picture: use one of a camera")
+        request = results_pb2.GetSnapshotRequest(
+            camera_id=incident.camera_id or "",
+            style=_wire_style(style),
+            max_width_px=max_width_px or 0,
+            incident_id=incident.incident_id,
+            moment=results_pb2.IncidentMoment.ValueType(moment.value),
+        )
+        return convert.snapshot(self._ask(self._results.GetSnapshot, request).snapshot)
+
     def detect(self, jpeg: bytes, rotation_degrees: int = 0) -> values.DetectedFaces:
         """The faces in one picture. `rotation_degrees` clockwise makes it
         upright: 0, 90, 180 or 270."""

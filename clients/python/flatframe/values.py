@@ -93,6 +93,15 @@ class SnapshotStyle(Choice):
     """As the camera gave it."""
 
 
+class IncidentMoment(Choice):
+    """Moments of an incident."""
+
+    START = 1
+    """When it opened."""
+    END = 2
+    """When it was over: the first picture after it."""
+
+
 # --- results ----------------------------------------------------------------
 
 

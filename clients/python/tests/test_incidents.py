@@ -5,9 +5,10 @@ from __future__ import annotations
 import pathlib
 from datetime import datetime, timezone
 
+import pytest
 from servers import House, until
 
-from flatframe import Client, Incident, IncidentKind
+from flatframe import Client, Incident, IncidentKind, IncidentMoment, NotFound
 
 
 def test_a_camera_that_goes_and_comes(folder: pathlib.Path) -> None:
@@ -15,6 +16,7 @@ def test_a_camera_that_goes_and_comes(folder: pathlib.Path) -> None:
     with House(folder, {"door": 5}, {"incidents.offline_s": 1}) as house, Client(house.address) as client:
         assert client.incidents() == []
         with client.watch_incidents("door") as events:
+            until("a picture", lambda: client.latest("door").result)
             house.ingest.end()
             begun = next(events)
             assert isinstance(begun, Incident)
@@ -23,6 +25,9 @@ def test_a_camera_that_goes_and_comes(folder: pathlib.Path) -> None:
             assert client.incidents() == [begun]
             assert client.incidents(["other"]) == []
             assert client.cameras()[0].incidents == (begun,)
+            assert client.incident_snapshot(begun).camera_id == "door"
+            with pytest.raises(NotFound, match="no such picture"):
+                client.incident_snapshot(begun, IncidentMoment.END)
 
             house.ingest.start()
             over = next(events)

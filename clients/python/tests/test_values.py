@@ -15,6 +15,7 @@ CHOICES = [
     (values.IncidentKind, results_pb2.IncidentKind),
     (values.CrossingKind, results_pb2.CrossingKind),
     (values.SnapshotStyle, results_pb2.SnapshotStyle),
+    (values.IncidentMoment, results_pb2.IncidentMoment),
     (values.CameraState, frames_pb2.CameraState),
     (values.Outcome, frames_pb2.Outcome),
     (values.DropReason, frames_pb2.DropReason),

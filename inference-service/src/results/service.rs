@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status};
 
 use super::archive::Archive;
 use super::bus::{Bus, Subscriber, Taken};
+use super::incident_pictures::{IncidentPictures, Moment};
 use super::incident_stream::{self, IncidentStream};
 use super::query::{self, CountRules, Pages};
 use super::record::Position;
@@ -59,6 +60,8 @@ pub struct ResultApi {
     pub archive: Archive,
     /// States that a person should know of.
     pub incidents: Arc<Incidents>,
+    /// How it looked then.
+    pub incident_pictures: Arc<IncidentPictures>,
     /// What clients may see.
     pub privacy: PrivacyConfig,
     /// Makes pictures for people.
@@ -182,9 +185,19 @@ impl v1::result_service_server::ResultService for ResultApi {
         let request = request.into_inner();
         let camera = self.camera(&request.camera_id)?;
         let look = Look { style: self.style(request.style)?, max_width_px: max_width(request.max_width_px)? };
-        let given = self.studio.clone().picture(|| camera.snapshot(), look, Some(deadline), slot).await;
-        let (record, jpeg) = given.map_err(|error| viewer::status(&error))?.ok_or_else(|| {
-            ErrorKind::Precondition.status(format!("no picture of camera {} was analysed yet", camera.id))
+        let incident = request.incident_id.map(|id| moment(request.moment).map(|moment| (id, moment))).transpose()?;
+        let wanted = || match incident {
+            Some((id, moment)) => self.incident_pictures.get(&camera.id, id, moment),
+            None => camera.snapshot(),
+        };
+        let given = self.studio.clone().picture(wanted, look, Some(deadline), slot).await;
+        let (record, jpeg) = given.map_err(|error| viewer::status(&error))?.ok_or_else(|| match incident {
+            Some((id, _)) => ErrorKind::NotFound.status(format!(
+                "no such picture of incident {id} of camera {} is kept: only the latest are, until a restart \
+                 (incidents.picture_bytes)",
+                camera.id
+            )),
+            None => ErrorKind::Precondition.status(format!("no picture of camera {} was analysed yet", camera.id)),
         })?;
         let snapshot = self.archive.wire.snapshot(&camera, &record, jpeg, look.style);
         Ok(Response::new(v1::GetSnapshotResponse { snapshot: Some(snapshot) }))
@@ -285,6 +298,14 @@ async fn next(watch: Option<Watch>) -> Option<(Result<v1::WatchResponse, Status>
         }
     };
     Some((Ok(v1::WatchResponse { message: Some(message) }), Some(watch)))
+}
+
+fn moment(asked: i32) -> Result<Moment, Status> {
+    match v1::IncidentMoment::try_from(asked) {
+        Ok(v1::IncidentMoment::Unspecified | v1::IncidentMoment::Start) => Ok(Moment::Start),
+        Ok(v1::IncidentMoment::End) => Ok(Moment::End),
+        Err(_) => Err(ErrorKind::Invalid.status(format!("moment = {asked}: use START or END"))),
+    }
 }
 
 fn max_width(asked: u32) -> Result<Option<u32>, Status> {

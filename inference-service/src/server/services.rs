@@ -59,6 +59,7 @@ impl Services {
             bus: intake.bus.clone(),
             archive: intake.archive.clone(),
             incidents: sources.incidents.clone(),
+            incident_pictures: sources.incident_pictures.clone(),
             privacy: config.privacy.clone(),
             studio: Arc::new(Studio::new(config.vision.max_picture.0, limits.max_frame_bytes as usize)),
             call_deadline: deadline,

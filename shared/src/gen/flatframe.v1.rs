@@ -1203,6 +1203,13 @@ pub struct GetSnapshotRequest {
     /// Most pixels across; 0 takes the picture as it came. At least 32.
     #[prost(uint32, tag = "3")]
     pub max_width_px: u32,
+    /// A picture of this incident of the camera instead of the newest one: the
+    /// latest are kept, in memory. NOT_FOUND when it is not.
+    #[prost(uint64, optional, tag = "4")]
+    pub incident_id: ::core::option::Option<u64>,
+    /// Which picture of the incident.
+    #[prost(enumeration = "IncidentMoment", tag = "5")]
+    pub moment: i32,
 }
 /// The newest picture of one camera.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1395,6 +1402,39 @@ impl IncidentKind {
             "INCIDENT_KIND_OVERLOADED" => Some(Self::Overloaded),
             "INCIDENT_KIND_DISK" => Some(Self::Disk),
             "INCIDENT_KIND_MEMORY" => Some(Self::Memory),
+            _ => None,
+        }
+    }
+}
+/// Moments of an incident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum IncidentMoment {
+    /// As START.
+    Unspecified = 0,
+    /// When it opened.
+    Start = 1,
+    /// When it was over: the first picture after it.
+    End = 2,
+}
+impl IncidentMoment {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "INCIDENT_MOMENT_UNSPECIFIED",
+            Self::Start => "INCIDENT_MOMENT_START",
+            Self::End => "INCIDENT_MOMENT_END",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "INCIDENT_MOMENT_UNSPECIFIED" => Some(Self::Unspecified),
+            "INCIDENT_MOMENT_START" => Some(Self::Start),
+            "INCIDENT_MOMENT_END" => Some(Self::End),
             _ => None,
         }
     }
@@ -1688,11 +1728,11 @@ pub mod result_service_client {
                 .insert(GrpcMethod::new("flatframe.v1.ResultService", "WatchIncidents"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// The newest analysed picture of one camera, with its faces marked or made
-        /// unrecognisable.
+        /// The newest analysed picture of one camera, or that of when an incident
+        /// opened or was over, with its faces marked or made unrecognisable.
         ///
-        /// Errors: INVALID_ARGUMENT (bad camera id, style or width), NOT_FOUND (no
-        /// such camera), FAILED_PRECONDITION (no picture of it yet),
+        /// Errors: INVALID_ARGUMENT (bad camera id, style, width or moment), NOT_FOUND
+        /// (no such camera, or no picture of that incident), FAILED_PRECONDITION (no picture of it yet),
         /// PERMISSION_DENIED (the privacy mode forbids it), RESOURCE_EXHAUSTED with
         /// google.rpc.RetryInfo (too many at once).
         pub async fn get_snapshot(
@@ -1878,11 +1918,11 @@ pub mod result_service_server {
             tonic::Response<Self::WatchIncidentsStream>,
             tonic::Status,
         >;
-        /// The newest analysed picture of one camera, with its faces marked or made
-        /// unrecognisable.
+        /// The newest analysed picture of one camera, or that of when an incident
+        /// opened or was over, with its faces marked or made unrecognisable.
         ///
-        /// Errors: INVALID_ARGUMENT (bad camera id, style or width), NOT_FOUND (no
-        /// such camera), FAILED_PRECONDITION (no picture of it yet),
+        /// Errors: INVALID_ARGUMENT (bad camera id, style, width or moment), NOT_FOUND
+        /// (no such camera, or no picture of that incident), FAILED_PRECONDITION (no picture of it yet),
         /// PERMISSION_DENIED (the privacy mode forbids it), RESOURCE_EXHAUSTED with
         /// google.rpc.RetryInfo (too many at once).
         async fn get_snapshot(

@@ -33,6 +33,7 @@ use inference_service::people::track::TrackSettings;
 use inference_service::pulse;
 use inference_service::results::archive::Archive;
 use inference_service::results::bus::{Bus, BusLimits};
+use inference_service::results::incident_pictures::IncidentPictures;
 use inference_service::results::wire::Wire;
 use inference_service::server::{ASSUMED_SERVICE, CONNECTION_GRACE, LAST_JOB_DEADLINE};
 use inference_service::vision::{Analysis, Timings};
@@ -238,6 +239,7 @@ impl ServerRun {
             page_connections: Arc::default(),
             mqtt: Arc::default(),
             incidents: Arc::new(Incidents::new(IncidentConfig::default(), 1)),
+            incident_pictures: Arc::new(IncidentPictures::new(0, 0)),
             archive: self.intake.archive.clone(),
             stages: Arc::default(),
             resources: Arc::new(Resources {

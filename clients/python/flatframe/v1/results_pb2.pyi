@@ -118,6 +118,30 @@ INCIDENT_KIND_MEMORY: IncidentKind.ValueType  # 7
 """Memory is short."""
 global___IncidentKind = IncidentKind
 
+class _IncidentMoment:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _IncidentMomentEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_IncidentMoment.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    INCIDENT_MOMENT_UNSPECIFIED: _IncidentMoment.ValueType  # 0
+    """As START."""
+    INCIDENT_MOMENT_START: _IncidentMoment.ValueType  # 1
+    """When it opened."""
+    INCIDENT_MOMENT_END: _IncidentMoment.ValueType  # 2
+    """When it was over: the first picture after it."""
+
+class IncidentMoment(_IncidentMoment, metaclass=_IncidentMomentEnumTypeWrapper):
+    """Moments of an incident."""
+
+INCIDENT_MOMENT_UNSPECIFIED: IncidentMoment.ValueType  # 0
+"""As START."""
+INCIDENT_MOMENT_START: IncidentMoment.ValueType  # 1
+"""When it opened."""
+INCIDENT_MOMENT_END: IncidentMoment.ValueType  # 2
+"""When it was over: the first picture after it."""
+global___IncidentMoment = IncidentMoment
+
 class _SnapshotStyle:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -1054,20 +1078,32 @@ class GetSnapshotRequest(google.protobuf.message.Message):
     CAMERA_ID_FIELD_NUMBER: builtins.int
     STYLE_FIELD_NUMBER: builtins.int
     MAX_WIDTH_PX_FIELD_NUMBER: builtins.int
+    INCIDENT_ID_FIELD_NUMBER: builtins.int
+    MOMENT_FIELD_NUMBER: builtins.int
     camera_id: builtins.str
     """Id of the camera."""
     style: global___SnapshotStyle.ValueType
     """How it is to look."""
     max_width_px: builtins.int
     """Most pixels across; 0 takes the picture as it came. At least 32."""
+    incident_id: builtins.int
+    """A picture of this incident of the camera instead of the newest one: the
+    latest are kept, in memory. NOT_FOUND when it is not.
+    """
+    moment: global___IncidentMoment.ValueType
+    """Which picture of the incident."""
     def __init__(
         self,
         *,
         camera_id: builtins.str = ...,
         style: global___SnapshotStyle.ValueType = ...,
         max_width_px: builtins.int = ...,
+        incident_id: builtins.int | None = ...,
+        moment: global___IncidentMoment.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["camera_id", b"camera_id", "max_width_px", b"max_width_px", "style", b"style"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_incident_id", b"_incident_id", "incident_id", b"incident_id"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_incident_id", b"_incident_id", "camera_id", b"camera_id", "incident_id", b"incident_id", "max_width_px", b"max_width_px", "moment", b"moment", "style", b"style"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_incident_id", b"_incident_id"]) -> typing.Literal["incident_id"] | None: ...
 
 global___GetSnapshotRequest = GetSnapshotRequest
 

@@ -130,11 +130,11 @@ class ResultServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetSnapshot(self, request, context):
-        """The newest analysed picture of one camera, with its faces marked or made
-        unrecognisable.
+        """The newest analysed picture of one camera, or that of when an incident
+        opened or was over, with its faces marked or made unrecognisable.
 
-        Errors: INVALID_ARGUMENT (bad camera id, style or width), NOT_FOUND (no
-        such camera), FAILED_PRECONDITION (no picture of it yet),
+        Errors: INVALID_ARGUMENT (bad camera id, style, width or moment), NOT_FOUND
+        (no such camera, or no picture of that incident), FAILED_PRECONDITION (no picture of it yet),
         PERMISSION_DENIED (the privacy mode forbids it), RESOURCE_EXHAUSTED with
         google.rpc.RetryInfo (too many at once).
         """

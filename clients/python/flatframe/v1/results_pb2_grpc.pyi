@@ -89,11 +89,11 @@ class ResultServiceStub:
         flatframe.v1.results_pb2.GetSnapshotRequest,
         flatframe.v1.results_pb2.GetSnapshotResponse,
     ]
-    """The newest analysed picture of one camera, with its faces marked or made
-    unrecognisable.
+    """The newest analysed picture of one camera, or that of when an incident
+    opened or was over, with its faces marked or made unrecognisable.
 
-    Errors: INVALID_ARGUMENT (bad camera id, style or width), NOT_FOUND (no
-    such camera), FAILED_PRECONDITION (no picture of it yet),
+    Errors: INVALID_ARGUMENT (bad camera id, style, width or moment), NOT_FOUND
+    (no such camera, or no picture of that incident), FAILED_PRECONDITION (no picture of it yet),
     PERMISSION_DENIED (the privacy mode forbids it), RESOURCE_EXHAUSTED with
     google.rpc.RetryInfo (too many at once).
     """
@@ -191,11 +191,11 @@ class ResultServiceAsyncStub:
         flatframe.v1.results_pb2.GetSnapshotRequest,
         flatframe.v1.results_pb2.GetSnapshotResponse,
     ]
-    """The newest analysed picture of one camera, with its faces marked or made
-    unrecognisable.
+    """The newest analysed picture of one camera, or that of when an incident
+    opened or was over, with its faces marked or made unrecognisable.
 
-    Errors: INVALID_ARGUMENT (bad camera id, style or width), NOT_FOUND (no
-    such camera), FAILED_PRECONDITION (no picture of it yet),
+    Errors: INVALID_ARGUMENT (bad camera id, style, width or moment), NOT_FOUND
+    (no such camera, or no picture of that incident), FAILED_PRECONDITION (no picture of it yet),
     PERMISSION_DENIED (the privacy mode forbids it), RESOURCE_EXHAUSTED with
     google.rpc.RetryInfo (too many at once).
     """
@@ -307,11 +307,11 @@ class ResultServiceServicer(metaclass=abc.ABCMeta):
         request: flatframe.v1.results_pb2.GetSnapshotRequest,
         context: _ServicerContext,
     ) -> typing.Union[flatframe.v1.results_pb2.GetSnapshotResponse, collections.abc.Awaitable[flatframe.v1.results_pb2.GetSnapshotResponse]]:
-        """The newest analysed picture of one camera, with its faces marked or made
-        unrecognisable.
+        """The newest analysed picture of one camera, or that of when an incident
+        opened or was over, with its faces marked or made unrecognisable.
 
-        Errors: INVALID_ARGUMENT (bad camera id, style or width), NOT_FOUND (no
-        such camera), FAILED_PRECONDITION (no picture of it yet),
+        Errors: INVALID_ARGUMENT (bad camera id, style, width or moment), NOT_FOUND
+        (no such camera, or no picture of that incident), FAILED_PRECONDITION (no picture of it yet),
         PERMISSION_DENIED (the privacy mode forbids it), RESOURCE_EXHAUSTED with
         google.rpc.RetryInfo (too many at once).
         """

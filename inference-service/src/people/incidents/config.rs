@@ -1,4 +1,4 @@
-//! The table `[incidents]`: when a state becomes one.
+//! The table `[incidents]`: when a state becomes one, and its pictures.
 
 use flatframe_shared::config::{ConfigError, in_range};
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::IncidentKind;
 
 /// Settings of the table `[incidents]`: how long a state lasts before it is an
-/// incident, in seconds, 0 to 86400.
+/// incident, in seconds, 0 to 86400, and what is kept of how it looked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IncidentConfig {
@@ -24,11 +24,22 @@ pub struct IncidentConfig {
     pub disk_s: u64,
     /// Memory short.
     pub memory_s: u64,
+    /// Most bytes of pictures of incidents that are kept, in memory; 0: none.
+    pub picture_bytes: usize,
 }
 
 impl Default for IncidentConfig {
     fn default() -> Self {
-        Self { offline_s: 30, stalled_s: 30, frozen_s: 30, dark_s: 30, overloaded_s: 60, disk_s: 0, memory_s: 10 }
+        Self {
+            offline_s: 30,
+            stalled_s: 30,
+            frozen_s: 30,
+            dark_s: 30,
+            overloaded_s: 60,
+            disk_s: 0,
+            memory_s: 10,
+            picture_bytes: 4 << 20,
+        }
     }
 }
 
@@ -41,7 +52,7 @@ impl IncidentConfig {
         for kind in IncidentKind::ALL {
             in_range(&format!("incidents.{}_s", kind.as_str()), self.seconds(kind), 0..=86_400)?;
         }
-        Ok(())
+        in_range("incidents.picture_bytes", self.picture_bytes, 0..=256 << 20)
     }
 
     /// How long a state of that kind lasts before it is an incident.
