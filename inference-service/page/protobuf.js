@@ -22,6 +22,9 @@ export class WireError extends Error {
 	name = 'WireError';
 }
 
+// Names of the values of each enum, by number.
+const choices = new Map(Object.entries(enums).map(([name, names]) => [name, names.split(' ')]));
+
 // Fields of each message by number and by name, made once.
 const layouts = new Map();
 
@@ -29,11 +32,12 @@ function layout(name) {
 	let found = layouts.get(name);
 	if (!found) {
 		if (!Object.hasOwn(messages, name)) throw new WireError(`there is no message ${name}`);
-		const fields = messages[name].map(([number, field, type, label]) => ({
-			number, field, type, label,
-			wire: wireOf(type),
-			isMessage: Object.hasOwn(messages, type),
-		}));
+		const written = messages[name] === '' ? [] : messages[name].split(',');
+		const fields = written.map((text) => {
+			const [number, field, type, label] = text.split(' ');
+			const isMessage = Object.hasOwn(messages, type);
+			return { number: Number(number), field, type, label, wire: wireOf(type), isMessage };
+		});
 		found = { fields, byNumber: new Map(fields.map((field) => [field.number, field])) };
 		layouts.set(name, found);
 	}
@@ -118,7 +122,7 @@ class Reader {
 }
 
 function namesOf(type) {
-	const names = enums[type.slice(ENUM.length)];
+	const names = choices.get(type.slice(ENUM.length));
 	if (!names) throw new WireError(`there is no type ${type}`);
 	return names;
 }

@@ -19,7 +19,8 @@ const FILES: [&str; 4] = [
 ];
 
 /// What the page may ask.
-const PAGE_SERVICES: [&str; 2] = ["ResultService", "AdminService"];
+const PAGE_CALLS: [&str; 7] =
+    ["GetResources", "GetSnapshot", "ListCameras", "QueryCounts", "ResetOccupancy", "WatchIncidents", "WatchSnapshots"];
 
 fn generate(into: &Path, page: &Path) {
     let protos = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto");
@@ -46,9 +47,8 @@ fn schema(descriptors: &FileDescriptorSet) -> String {
     let files = || descriptors.file.iter();
     let messages: BTreeMap<_, _> =
         files().flat_map(|file| &file.message_type).map(|message| (message.name().to_owned(), message)).collect();
-    let services = files().flat_map(|file| &file.service);
-    let methods =
-        services.filter(|service| PAGE_SERVICES.contains(&service.name())).flat_map(|service| &service.method);
+    let methods = files().flat_map(|file| &file.service).flat_map(|service| &service.method);
+    let methods = methods.filter(|method| PAGE_CALLS.contains(&method.name()));
     let mut open: Vec<_> =
         methods.flat_map(|method| [short(method.input_type()), short(method.output_type())]).collect();
     let (mut reached, mut enums) = (BTreeSet::new(), BTreeSet::new());
@@ -63,18 +63,18 @@ fn schema(descriptors: &FileDescriptorSet) -> String {
         reached.insert(name);
     }
     let mut text =
-        "// Generated from proto/flatframe/v1 by shared/tests/generated.rs: messages as [number, name, type, label].\n\
+        "// Generated from proto/flatframe/v1 by shared/tests/generated.rs: the fields of messages as number, name, type,\n// label.\n\
                     export const messages = {\n"
             .to_owned();
     for name in &reached {
         let fields: Vec<_> = messages[name].field.iter().map(|field| entry(messages[name], field)).collect();
-        writeln!(text, "  {name}: [{}],", fields.join(", ")).expect("text");
+        writeln!(text, "{name}: '{}',", fields.join(",")).expect("text");
     }
     text += "};\n// Names by number.\nexport const enums = {\n";
     for of in files().flat_map(|file| &file.enum_type).filter(|of| enums.contains(of.name())) {
-        let names: Vec<_> = of.value.iter().map(|value| format!("{:?}", value.name())).collect();
+        let names: Vec<_> = of.value.iter().map(|value| value.name()).collect();
         assert!(of.value.iter().zip(0..).all(|(value, number)| value.number() == number), "{} has holes", of.name());
-        writeln!(text, "  {}: [{}],", of.name(), names.join(", ")).expect("text");
+        writeln!(text, "{}: '{}',", of.name(), names.join(" ")).expect("text");
     }
     text + "};\n"
 }
@@ -95,11 +95,11 @@ fn entry(message: &DescriptorProto, field: &FieldDescriptorProto) -> String {
         other => panic!("protobuf.js knows no {other:?}: {}.{}", message.name(), field.name()),
     };
     let label = match field.label() {
-        Label::Repeated => ", \"repeated\"",
-        _ if field.proto3_optional() => ", \"optional\"",
+        Label::Repeated => " repeated",
+        _ if field.proto3_optional() => " optional",
         _ => "",
     };
-    format!("[{}, {:?}, {kind:?}{label}]", field.number(), field.name())
+    format!("{} {} {kind}{label}", field.number(), field.name())
 }
 
 #[test]

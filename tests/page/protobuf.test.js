@@ -59,7 +59,7 @@ test('what a newer server adds is passed over', () => {
 });
 
 test('packed numbers are read too', () => {
-	messages.Packed = [[1, 'values', 'uint32', 'repeated']];
+	messages.Packed = '1 values uint32 repeated';
 	assert.deepEqual(decode('Packed', Uint8Array.of(0x0a, 3, 1, 0xac, 2, 0x08, 7)), { values: [1, 300, 7] });
 	assert.throws(() => decode('Packed', Uint8Array.of(0x0a, 2, 1, 0xac)), WireError);
 });
@@ -87,7 +87,7 @@ test('hostile bytes are refused', () => {
 });
 
 test('messages nested without end are refused', () => {
-	messages.Nest = [[1, 'inner', 'Nest']];
+	messages.Nest = '1 inner Nest';
 	let nest = Uint8Array.of();
 	for (let depth = 0; depth < 40; depth += 1) nest = Uint8Array.of(0x0a, nest.length, ...nest);
 	assert.throws(() => decode('Nest', nest), /nested too deeply/);

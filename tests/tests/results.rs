@@ -383,7 +383,7 @@ async fn a_camera_that_goes_is_an_incident_until_it_comes_back() {
 async fn an_incident_has_pictures_until_newer_ones_need_their_room() {
     let mut config = stub_config(500, true);
     config.incidents.offline_s = 0;
-    config.incidents.picture_bytes = 64 << 10;
+    config.incidents.picture_bytes = 32 << 10;
     let service = Inference::start(config).await.expect("starts");
     let (mut asking, pictures) = (client(&service).await, service.sources.incident_pictures.clone());
     let mut watch = asking.watch_incidents(v1::WatchIncidentsRequest::default()).await.expect("watches").into_inner();
@@ -396,7 +396,7 @@ async fn an_incident_has_pictures_until_newer_ones_need_their_room() {
         ..Default::default()
     };
     let mut first = None;
-    for session in 1..=8 {
+    for session in 1..=4 {
         let channel = service.connect().await.expect("connects");
         let (mut camera, _) = RawCamera::open(channel, hello("door", session)).await.expect("is welcome");
         let picture = textured_jpeg(SIZE, session as u32);
@@ -419,7 +419,7 @@ async fn an_incident_has_pictures_until_newer_ones_need_their_room() {
     }
     for (wrong, code) in [
         (request(1, v1::IncidentMoment::Start), Code::NotFound),
-        (v1::GetSnapshotRequest { moment: 7, ..request(8, v1::IncidentMoment::Start) }, Code::InvalidArgument),
+        (v1::GetSnapshotRequest { moment: 7, ..request(4, v1::IncidentMoment::Start) }, Code::InvalidArgument),
         (request(999, v1::IncidentMoment::End), Code::NotFound),
     ] {
         let status = asking.get_snapshot(wrong).await.expect_err("not kept");
