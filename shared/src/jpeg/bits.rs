@@ -171,7 +171,8 @@ mod tests {
 
     #[test]
     fn numbers_by_table() {
-        for (raw, size, number) in [(0, 1, -1), (1, 1, 1), (0, 3, -7), (3, 3, -4), (4, 3, 4), (7, 3, 7), (0, 11, -2047)] {
+        for (raw, size, number) in [(0, 1, -1), (1, 1, 1), (0, 3, -7), (3, 3, -4), (4, 3, 4), (7, 3, 7), (0, 11, -2047)]
+        {
             assert_eq!(extended(raw, size), number, "{raw} in {size} bits");
         }
     }

@@ -161,7 +161,10 @@ impl<'a> Headers<'a> {
         if count == 1 {
             // Alone in its scan, a channel comes block by block.
             (first.across, first.down) = (1, 1);
-        } else if first.across > 2 || first.down > 2 || others.iter().any(|other| (other.across, other.down) != (1, 1)) {
+        } else if first.across > 2
+            || first.down > 2
+            || others.iter().any(|other| other.across > first.across || other.down > first.down)
+        {
             return Err(Stop::Unsupported("unusual sampling"));
         }
         Ok(())

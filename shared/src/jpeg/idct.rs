@@ -60,90 +60,100 @@ pub(super) fn to_2(block: &[f32; 8]) -> [[u8; 2]; 2] {
 /// 4 x 4 pixels.
 #[inline(always)]
 pub(super) fn to_4(block: &[f32; 32]) -> [[u8; 4]; 4] {
-    let rows: [[f32; 4]; 4] = std::array::from_fn(|row| std::array::from_fn(|x| block[4 * row + x]));
-    points_4(transposed(points_4(rows))).map_pixels()
+    pixels(points_4(&transposed(&points_4(&rows(block)))))
 }
 
 /// 8 x 8 pixels.
 #[inline(always)]
 pub(super) fn to_8(block: &[f32; 64]) -> [[u8; 8]; 8] {
-    let rows: [[f32; 8]; 8] = std::array::from_fn(|row| std::array::from_fn(|x| block[8 * row + x]));
-    points_8(transposed(points_8(rows))).map_pixels()
+    pixels(points_8(&transposed(&points_8(&rows(block)))))
 }
 
-/// The last step, on a block that lies on its side.
-trait Pixels<const N: usize> {
-    fn map_pixels(self) -> [[u8; N]; N];
-}
-
-impl<const N: usize> Pixels<N> for [[f32; N]; N] {
-    #[inline(always)]
-    fn map_pixels(self) -> [[u8; N]; N] {
-        transposed(self).map(|row| row.map(pixel))
+#[inline(always)]
+fn rows<const SIDE: usize>(block: &[f32]) -> [[f32; SIDE]; SIDE] {
+    let mut rows = [[0.0; SIDE]; SIDE];
+    for (row, values) in rows.iter_mut().zip(block.chunks_exact(SIDE)) {
+        row.copy_from_slice(values);
     }
+    rows
+}
+
+/// The pixels of a block that lies on its side.
+#[inline(always)]
+fn pixels<const SIDE: usize>(sideways: [[f32; SIDE]; SIDE]) -> [[u8; SIDE]; SIDE] {
+    let upright = transposed(&sideways);
+    let mut out = [[0; SIDE]; SIDE];
+    for (row, values) in out.iter_mut().zip(&upright) {
+        for (to, &value) in row.iter_mut().zip(values) {
+            *to = pixel(value);
+        }
+    }
+    out
 }
 
 /// Rows become columns.
 #[inline(always)]
-pub(super) fn transposed<const N: usize>(rows: [[f32; N]; N]) -> [[f32; N]; N] {
-    std::array::from_fn(|y| std::array::from_fn(|x| rows[x][y]))
+pub(super) fn transposed<const SIDE: usize>(rows: &[[f32; SIDE]; SIDE]) -> [[f32; SIDE]; SIDE] {
+    let mut out = [[0.0; SIDE]; SIDE];
+    for (y, row) in out.iter_mut().enumerate() {
+        for (value, other) in row.iter_mut().zip(rows) {
+            *value = other[y];
+        }
+    }
+    out
 }
 
+/// Down each column. All lanes of one sum in one loop: so it becomes vector
+/// instructions.
 #[inline(always)]
-fn add<const N: usize>(a: [f32; N], b: [f32; N]) -> [f32; N] {
-    std::array::from_fn(|x| a[x] + b[x])
-}
-
-#[inline(always)]
-fn sub<const N: usize>(a: [f32; N], b: [f32; N]) -> [f32; N] {
-    std::array::from_fn(|x| a[x] - b[x])
-}
-
-#[inline(always)]
-fn times<const N: usize>(a: [f32; N], factor: f32) -> [f32; N] {
-    a.map(|a| a * factor)
-}
-
-/// Down each column at once.
-#[inline(always)]
-fn points_4(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+fn points_4(rows: &[[f32; 4]; 4]) -> [[f32; 4]; 4] {
     /// cos(pi / 8) and cos(3 pi / 8).
     const COSINES: [f32; 2] = [0.923_879_5, 0.382_683_43];
-    let [r0, r1, r2, r3] = rows;
-    let (outer, inner) = (add(r0, r2), sub(r0, r2));
-    let odd_outer = add(times(r1, COSINES[0]), times(r3, COSINES[1]));
-    let odd_inner = sub(times(r1, COSINES[1]), times(r3, COSINES[0]));
-    [add(outer, odd_outer), add(inner, odd_inner), sub(inner, odd_inner), sub(outer, odd_outer)]
+    let mut out = [[0.0; 4]; 4];
+    for x in 0..4 {
+        let (outer, inner) = (rows[0][x] + rows[2][x], rows[0][x] - rows[2][x]);
+        let odd_outer = rows[1][x] * COSINES[0] + rows[3][x] * COSINES[1];
+        let odd_inner = rows[1][x] * COSINES[1] - rows[3][x] * COSINES[0];
+        out[0][x] = outer + odd_outer;
+        out[1][x] = inner + odd_inner;
+        out[2][x] = inner - odd_inner;
+        out[3][x] = outer - odd_outer;
+    }
+    out
 }
 
-/// Down each column at once: the transform with five multiplications of Arai,
-/// Agui and Nakajima (1988), backwards.
+/// Down each column: the transform with five multiplications of Arai, Agui and
+/// Nakajima (1988), backwards.
 #[inline(always)]
-fn points_8(rows: [[f32; 8]; 8]) -> [[f32; 8]; 8] {
+fn points_8(rows: &[[f32; 8]; 8]) -> [[f32; 8]; 8] {
     /// 2 cos(pi / 8), and its difference and sum with 2 cos(3 pi / 8).
     const C2: f32 = 1.847_759;
     const C2_LESS_C6: f32 = 1.082_392_2;
     const C2_AND_C6: f32 = 2.613_126;
-    let [r0, r1, r2, r3, r4, r5, r6, r7] = rows;
-    let (sum04, diff04, sum26) = (add(r0, r4), sub(r0, r4), add(r2, r6));
-    let diff26 = sub(times(sub(r2, r6), SQRT_2), sum26);
-    let even = [add(sum04, sum26), add(diff04, diff26), sub(diff04, diff26), sub(sum04, sum26)];
-    let (sum53, diff53, sum17, diff17) = (add(r5, r3), sub(r5, r3), add(r1, r7), sub(r1, r7));
-    let odd0 = add(sum17, sum53);
-    let turned = times(add(diff53, diff17), C2);
-    let odd1 = sub(sub(turned, times(diff53, C2_AND_C6)), odd0);
-    let odd2 = sub(times(sub(sum17, sum53), SQRT_2), odd1);
-    let odd3 = sub(sub(turned, times(diff17, C2_LESS_C6)), odd2);
-    [
-        add(even[0], odd0),
-        add(even[1], odd1),
-        add(even[2], odd2),
-        add(even[3], odd3),
-        sub(even[3], odd3),
-        sub(even[2], odd2),
-        sub(even[1], odd1),
-        sub(even[0], odd0),
-    ]
+    let mut out = [[0.0; 8]; 8];
+    for x in 0..8 {
+        let (sum04, diff04) = (rows[0][x] + rows[4][x], rows[0][x] - rows[4][x]);
+        let sum26 = rows[2][x] + rows[6][x];
+        let diff26 = (rows[2][x] - rows[6][x]) * SQRT_2 - sum26;
+        let (even0, even3, even1, even2) = (sum04 + sum26, sum04 - sum26, diff04 + diff26, diff04 - diff26);
+
+        let (sum53, diff53) = (rows[5][x] + rows[3][x], rows[5][x] - rows[3][x]);
+        let (sum17, diff17) = (rows[1][x] + rows[7][x], rows[1][x] - rows[7][x]);
+        let turned = (diff53 + diff17) * C2;
+        let odd0 = sum17 + sum53;
+        let odd1 = turned - diff53 * C2_AND_C6 - odd0;
+        let odd2 = (sum17 - sum53) * SQRT_2 - odd1;
+        let odd3 = turned - diff17 * C2_LESS_C6 - odd2;
+        out[0][x] = even0 + odd0;
+        out[7][x] = even0 - odd0;
+        out[1][x] = even1 + odd1;
+        out[6][x] = even1 - odd1;
+        out[2][x] = even2 + odd2;
+        out[5][x] = even2 - odd2;
+        out[3][x] = even3 + odd3;
+        out[4][x] = even3 - odd3;
+    }
+    out
 }
 
 #[cfg(test)]

@@ -47,6 +47,13 @@ impl Default for Plane {
     }
 }
 
+impl Rect {
+    /// All of a plane of `size`.
+    pub fn all(size: PictureSize) -> Self {
+        Self { left_px: 0, top_px: 0, size }
+    }
+}
+
 impl Plane {
     /// Makes room for `size`, in rows of `stride` bytes and `rows` of them,
     /// both at least the size's. What the pixels are is not defined.

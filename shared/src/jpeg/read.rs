@@ -111,7 +111,8 @@ impl PlaneReader {
 
 /// Luma (0), blue (1) or red difference (2) of a pixel: JFIF's, of ITU-R BT.601.
 fn channel_of(rgb: &[u8], channel: usize) -> u8 {
-    const FACTORS: [[f32; 3]; 3] = [[0.299, 0.587, 0.114], [-0.168_736, -0.331_264, 0.5], [0.5, -0.418_688, -0.081_312]];
+    const FACTORS: [[f32; 3]; 3] =
+        [[0.299, 0.587, 0.114], [-0.168_736, -0.331_264, 0.5], [0.5, -0.418_688, -0.081_312]];
     let sum: f32 = FACTORS[channel].iter().zip(rgb).map(|(factor, &value)| factor * f32::from(value)).sum();
     (sum + if channel == 0 { 0.5 } else { 128.5 }) as u8
 }

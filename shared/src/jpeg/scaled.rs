@@ -116,7 +116,7 @@ impl ScaledDecoder {
             let block_side = match colours {
                 Colours::Dropped if is_colour => 0,
                 // Written with half of the resolution, they need no more.
-                _ if is_colour && most == (1, 1) => (scale.block_side() / 2).max(1),
+                _ if is_colour && (component.across, component.down) == most => (scale.block_side() / 2).max(1),
                 _ => scale.block_side(),
             };
             let share = |px: u32, own: usize, most: usize| (px * own as u32).div_ceil(most as u32);

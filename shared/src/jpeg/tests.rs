@@ -37,13 +37,8 @@ struct Kind {
     progressive: bool,
 }
 
-const USUAL: Kind = Kind {
-    sampling: SamplingFactor::F_2_2,
-    colours: ColorType::Rgb,
-    quality: 85,
-    restart: 0,
-    progressive: false,
-};
+const USUAL: Kind =
+    Kind { sampling: SamplingFactor::F_2_2, colours: ColorType::Rgb, quality: 85, restart: 0, progressive: false };
 
 fn jpeg_of(size: PictureSize, seed: u64, kind: &Kind) -> Vec<u8> {
     let mut pixels = scene(size, seed);
@@ -207,7 +202,8 @@ fn every_cut_is_an_error_when_scaled_too() {
 #[test]
 fn a_lost_restart_interval_is_an_error() {
     let whole = jpeg_of(PictureSize::new(64, 64), 4, &Kind { restart: 2, ..USUAL });
-    let markers: Vec<usize> = (0..whole.len() - 1).filter(|&at| whole[at] == 0xFF && whole[at + 1] & 0xF8 == 0xD0).collect();
+    let markers: Vec<usize> =
+        (0..whole.len() - 1).filter(|&at| whole[at] == 0xFF && whole[at + 1] & 0xF8 == 0xD0).collect();
     assert!(markers.len() > 3);
     let lost = [&whole[..markers[1]], &whole[markers[2]..]].concat();
     assert!(matches!(read(&lost, Scale::Full), Err(JpegError::Corrupt(_))));
@@ -220,7 +216,8 @@ fn what_is_written_comes_back() {
         let size = PictureSize::new(width, height);
         for quality in [100, 90, 10] {
             for is_grey in [false, true] {
-                let kind = Kind { quality: 95, colours: if is_grey { ColorType::Luma } else { ColorType::Rgb }, ..USUAL };
+                let kind =
+                    Kind { quality: 95, colours: if is_grey { ColorType::Luma } else { ColorType::Rgb }, ..USUAL };
                 let (planes, ..) = read(&jpeg_of(size, 9, &kind), Scale::Full).expect("decodes");
                 let [luma, blue, red] = planes.channels.each_ref().map(|plane| plane.view());
                 let mut jpeg = Vec::new();
@@ -233,7 +230,11 @@ fn what_is_written_comes_back() {
                     let pairs = a.view().rows().flatten().zip(b.view().rows().flatten());
                     pairs.map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / a.size().pixels().max(1) as f64
                 });
-                let most = match quality { 100 => 1.0, 90 => 3.0, _ => 16.0 };
+                let most = match quality {
+                    100 => 1.0,
+                    90 => 3.0,
+                    _ => 16.0,
+                };
                 assert!(by.clone().all(|by| by < most), "{size} {quality}: {:?}", by.collect::<Vec<_>>());
                 // And as another decoder sees it.
                 let mut rgb = Vec::new();

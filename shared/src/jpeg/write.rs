@@ -1,10 +1,10 @@
 //! Writes planes as a baseline JPEG with halved colours, without a detour over
 //! RGB, with the tables of the standard. Buffers are the caller's.
 
+use super::JpegError;
 use super::fdct;
 use super::planes::{PlaneView, halved};
 use super::standard::{AC, CHROMA_QUANT, DC, HuffmanSpec, LUMA_QUANT, ZIGZAG};
-use super::JpegError;
 use crate::frame::PictureSize;
 
 /// The codes of a Huffman table, by symbol: bits, and how many.
@@ -112,27 +112,23 @@ impl PlaneWriter {
                 segment(out, 0xC4, &[&[number], &spec.counts[..], spec.symbols].concat());
             }
         }
-        let scan: &[u8] =
-            if has_colours { &[3, 1, 0x00, 2, 0x11, 3, 0x11, 0, 63, 0] } else { &[1, 1, 0x00, 0, 63, 0] };
+        let scan: &[u8] = if has_colours { &[3, 1, 0x00, 2, 0x11, 3, 0x11, 0, 63, 0] } else { &[1, 1, 0x00, 0, 63, 0] };
         segment(out, 0xDA, scan);
     }
 
     /// Writes the block at `x`, `y`, counted in blocks.
-    #[inline(always)]
+    #[inline(never)]
     fn block(&self, plane: PlaneView<'_>, x: usize, y: usize, table: usize, mean: &mut i32, bits: &mut BitWriter<'_>) {
         let block = fdct::quantised(&pixels(plane, x, y), &self.factors[table]);
         let (dc, ac) = (&self.dc[table], &self.ac[table]);
         let step = i32::from(block[0]) - std::mem::replace(mean, block[0].into());
         bits.number(dc, 0, step);
 
-        // Which coefficients there are, by their order.
-        let mut there = 0u64;
         let mut ordered = [0i16; 64];
-        for k in 1..64 {
-            let value = block[usize::from(SIDEWAYS[k]) & 63];
-            ordered[k] = value;
-            there |= u64::from(value != 0) << k;
+        for (value, place) in ordered.iter_mut().zip(SIDEWAYS) {
+            *value = block[usize::from(place) & 63];
         }
+        let mut there = present(&ordered) & !1;
         let mut at = 1;
         while there != 0 {
             let next = there.trailing_zeros();
@@ -149,6 +145,22 @@ impl PlaneWriter {
             bits.put(ac[0x00]);
         }
     }
+}
+
+/// Which numbers are not 0, the first one lowest.
+#[inline(always)]
+fn present(numbers: &[i16; 64]) -> u64 {
+    let mut flags = [0u8; 64];
+    for (flag, &number) in flags.iter_mut().zip(numbers) {
+        *flag = u8::from(number != 0);
+    }
+    let mut bits = 0;
+    for (at, eight) in flags.chunks_exact(8).enumerate() {
+        let eight = u64::from_le_bytes(eight.try_into().expect("eight"));
+        // Moves the lowest bit of each byte into the top one, side by side.
+        bits |= (eight.wrapping_mul(0x0102_0408_1020_4080) >> 56) << (8 * at);
+    }
+    bits
 }
 
 /// The order of coefficients of a block on its side.
