@@ -16,25 +16,35 @@ pub(super) fn factors(quant: &[u8; 64]) -> [f32; 64] {
 /// `factors` likewise.
 #[inline(always)]
 pub(super) fn quantised(block: &[[u8; 8]; 8], factors: &[f32; 64]) -> [i16; 64] {
-    // Adding 1.5 x 2^23 leaves the rounded number in the lowest bits.
-    const ROUND: f32 = 12_582_912.0;
-    let mut rows = [[0.0; 8]; 8];
-    for (row, pixels) in rows.iter_mut().zip(block) {
-        for (value, &pixel) in row.iter_mut().zip(pixels) {
-            *value = f32::from(pixel) - 128.0;
-        }
-    }
-    let sideways = points(&transposed(&points(&rows)));
-    let mut out = [0; 64];
-    for (at, out) in out.iter_mut().enumerate() {
-        *out = (sideways[at / 8][at % 8] * factors[at] + ROUND).to_bits() as i16;
+    let sideways = points(&transposed(&points(&centred(block))));
+    rounded(&sideways, factors)
+}
+
+/// Pixels around 0.
+#[inline(never)]
+fn centred(block: &[[u8; 8]; 8]) -> [[f32; 8]; 8] {
+    let mut out = [[0.0; 8]; 8];
+    for (value, &pixel) in out.as_flattened_mut().iter_mut().zip(block.as_flattened()) {
+        *value = f32::from(pixel) - 128.0;
     }
     out
 }
 
-/// Down each column. All lanes of one sum in one loop: so it becomes vector
-/// instructions.
-#[inline(always)]
+/// The nearest whole numbers of the products.
+#[inline(never)]
+fn rounded(values: &[[f32; 8]; 8], factors: &[f32; 64]) -> [i16; 64] {
+    // Adding 1.5 x 2^23 leaves the rounded number in the lowest bits.
+    const ROUND: f32 = 12_582_912.0;
+    let mut out = [0; 64];
+    for ((to, value), factor) in out.iter_mut().zip(values.as_flattened()).zip(factors) {
+        *to = (value * factor + ROUND).to_bits() as i16;
+    }
+    out
+}
+
+/// Down each column. A loop over lanes in a function of its own becomes vector
+/// instructions; inlined, it is unrolled first and does not.
+#[inline(never)]
 fn points(rows: &[[f32; 8]; 8]) -> [[f32; 8]; 8] {
     /// cos(3 pi / 8), and its difference and sum with cos(pi / 8).
     const C6: f32 = 0.382_683_43;

@@ -60,13 +60,13 @@ pub(super) fn to_2(block: &[f32; 8]) -> [[u8; 2]; 2] {
 /// 4 x 4 pixels.
 #[inline(always)]
 pub(super) fn to_4(block: &[f32; 32]) -> [[u8; 4]; 4] {
-    pixels(points_4(&transposed(&points_4(&rows(block)))))
+    pixels(&points_4(&transposed(&points_4(&rows(block)))))
 }
 
 /// 8 x 8 pixels.
 #[inline(always)]
 pub(super) fn to_8(block: &[f32; 64]) -> [[u8; 8]; 8] {
-    pixels(points_8(&transposed(&points_8(&rows(block)))))
+    pixels(&points_8(&transposed(&points_8(&rows(block)))))
 }
 
 #[inline(always)]
@@ -79,9 +79,9 @@ fn rows<const SIDE: usize>(block: &[f32]) -> [[f32; SIDE]; SIDE] {
 }
 
 /// The pixels of a block that lies on its side.
-#[inline(always)]
-fn pixels<const SIDE: usize>(sideways: [[f32; SIDE]; SIDE]) -> [[u8; SIDE]; SIDE] {
-    let upright = transposed(&sideways);
+#[inline(never)]
+fn pixels<const SIDE: usize>(sideways: &[[f32; SIDE]; SIDE]) -> [[u8; SIDE]; SIDE] {
+    let upright = transposed(sideways);
     let mut out = [[0; SIDE]; SIDE];
     for (row, values) in out.iter_mut().zip(&upright) {
         for (to, &value) in row.iter_mut().zip(values) {
@@ -103,9 +103,9 @@ pub(super) fn transposed<const SIDE: usize>(rows: &[[f32; SIDE]; SIDE]) -> [[f32
     out
 }
 
-/// Down each column. All lanes of one sum in one loop: so it becomes vector
-/// instructions.
-#[inline(always)]
+/// Down each column. A loop over lanes in a function of its own becomes vector
+/// instructions; inlined, it is unrolled first and does not.
+#[inline(never)]
 fn points_4(rows: &[[f32; 4]; 4]) -> [[f32; 4]; 4] {
     /// cos(pi / 8) and cos(3 pi / 8).
     const COSINES: [f32; 2] = [0.923_879_5, 0.382_683_43];
@@ -124,7 +124,7 @@ fn points_4(rows: &[[f32; 4]; 4]) -> [[f32; 4]; 4] {
 
 /// Down each column: the transform with five multiplications of Arai, Agui and
 /// Nakajima (1988), backwards.
-#[inline(always)]
+#[inline(never)]
 fn points_8(rows: &[[f32; 8]; 8]) -> [[f32; 8]; 8] {
     /// 2 cos(pi / 8), and its difference and sum with 2 cos(3 pi / 8).
     const C2: f32 = 1.847_759;

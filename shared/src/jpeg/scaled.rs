@@ -193,37 +193,37 @@ impl Channel {
         match self.block_side {
             0 => self.coefficients::<0, 1>(bits, dc, ac).map(|_| ()),
             1 => {
-                let [mean] = self.coefficients::<0, 1>(bits, dc, ac)?;
+                let ([mean], _) = self.coefficients::<0, 1>(bits, dc, ac)?;
                 put(plane, x, y, [[idct::pixel(mean)]]);
                 Ok(())
             }
             2 => {
-                let block = self.coefficients::<4, 8>(bits, dc, ac)?;
+                let (block, _) = self.coefficients::<4, 8>(bits, dc, ac)?;
                 put(plane, x, y, idct::to_2(&block));
                 Ok(())
             }
             4 => {
-                let block = self.coefficients::<24, 32>(bits, dc, ac)?;
-                put(plane, x, y, idct::to_4(&block));
+                let (block, is_flat) = self.coefficients::<24, 32>(bits, dc, ac)?;
+                put(plane, x, y, if is_flat { [[idct::pixel(block[0]); 4]; 4] } else { idct::to_4(&block) });
                 Ok(())
             }
             _ => {
-                let block = self.coefficients::<63, 64>(bits, dc, ac)?;
-                put(plane, x, y, idct::to_8(&block));
+                let (block, is_flat) = self.coefficients::<63, 64>(bits, dc, ac)?;
+                put(plane, x, y, if is_flat { [[idct::pixel(block[0]); 8]; 8] } else { idct::to_8(&block) });
                 Ok(())
             }
         }
     }
 
     /// Reads one block: its coefficients up to `LAST`, dequantised, each at its
-    /// place. `LEN` is a power of two; what has no place goes behind the block.
+    /// place, and whether there is none but the mean. `LEN` is a power of two; what has no place goes behind the block.
     #[inline(always)]
     fn coefficients<const LAST: usize, const LEN: usize>(
         &mut self,
         bits: &mut BitReader<'_>,
         dc: &HuffmanTable,
         ac: &HuffmanTable,
-    ) -> Result<[f32; LEN], Stop> {
+    ) -> Result<([f32; LEN], bool), Stop> {
         let mut block = [0.0; LEN];
         let (step, _) = dc.number(bits)?;
         // A whole JPEG stays far within 16 bits; a damaged one may not.
@@ -233,7 +233,7 @@ impl Channel {
         while at <= LAST {
             let (value, steps) = ac.number(bits)?;
             if steps == END_OF_BLOCK {
-                return Ok(block);
+                return Ok((block, at == 1));
             }
             at += steps;
             if at > 64 {
@@ -243,7 +243,7 @@ impl Channel {
             block[usize::from(self.places[last]) & (LEN - 1)] = value as f32 * self.factors[last];
         }
         ac.skip_block(bits, at)?;
-        Ok(block)
+        Ok((block, false))
     }
 }
 

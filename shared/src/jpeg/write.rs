@@ -124,6 +124,10 @@ impl PlaneWriter {
         let step = i32::from(block[0]) - std::mem::replace(mean, block[0].into());
         bits.number(dc, 0, step);
 
+        // Most blocks of colours have no more than their mean.
+        if present(&block) & !1 == 0 {
+            return bits.put(ac[0x00]);
+        }
         let mut ordered = [0i16; 64];
         for (value, place) in ordered.iter_mut().zip(SIDEWAYS) {
             *value = block[usize::from(place) & 63];
@@ -148,7 +152,7 @@ impl PlaneWriter {
 }
 
 /// Which numbers are not 0, the first one lowest.
-#[inline(always)]
+#[inline(never)]
 fn present(numbers: &[i16; 64]) -> u64 {
     let mut flags = [0u8; 64];
     for (flag, &number) in flags.iter_mut().zip(numbers) {
