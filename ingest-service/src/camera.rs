@@ -18,6 +18,7 @@ use tracing::Instrument;
 
 use crate::config::LimitsConfig;
 use crate::plan::CameraPlan;
+use crate::prepare::look::{ConditionCell, PictureCondition};
 use crate::prepare::{self, RawSlot};
 use crate::send::Outbox;
 use crate::send::mailbox::Mailbox;
@@ -37,6 +38,7 @@ pub struct CameraView {
     terms: TermsCell,
     latency: Arc<Histogram>,
     slot: Arc<RawSlot>,
+    condition: ConditionCell,
     outbox: Outbox,
     limits: LimitsConfig,
 }
@@ -60,6 +62,11 @@ impl CameraView {
     /// What the source is doing.
     pub fn status(&self) -> SourceStatus {
         self.status.read(clock::now())
+    }
+
+    /// What its pictures look like.
+    pub fn condition(&self) -> PictureCondition {
+        self.condition.get()
     }
 
     /// Whether a server takes this camera's frames.
@@ -119,14 +126,16 @@ impl Camera {
             terms: TermsCell::default(),
             latency: Arc::default(),
             slot: Arc::default(),
+            condition: ConditionCell::default(),
             outbox: Outbox::new(Mailbox::new(limits.mailbox_frames, limits.mailbox_bytes)),
             limits: limits.clone(),
         };
         let outbox = view.outbox.clone();
-        let preparing =
-            prepare::spawn(plan.id.as_str(), view.slot.clone(), view.terms.clone(), plan.prepare, move |frame| {
-                outbox.put(frame, clock::now());
-            })?;
+        let (slot, terms) = (view.slot.clone(), view.terms.clone());
+        let (prepare, condition) = (plan.prepare.clone(), view.condition.clone());
+        let preparing = prepare::spawn(plan.id.as_str(), slot, terms, prepare, condition, move |frame| {
+            outbox.put(frame, clock::now());
+        })?;
         let capture =
             Capture::new(plan, view.ledger.clone(), view.status.clone(), view.slot.clone(), view.terms.clone(), memory);
         let uplink = Uplink {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::board::Machine;
 use crate::plan::CameraPlan;
+use crate::prepare::view;
 use crate::profile::{self, Profile};
 use crate::source::spec;
 
@@ -117,6 +118,19 @@ pub struct CameraConfig {
     /// Height asked of `pattern` and `rpicam`, and the most that is sent, in
     /// pixels; 0: 480 asked, the server's limit sent.
     pub height_px: u32,
+    /// Most bytes per second that are sent; 0: no cap.
+    pub max_bytes_per_s: u64,
+    /// Share of the picture that must have changed for a frame to be sent, in
+    /// percent; 0: every frame is.
+    pub motion_percent: f32,
+    /// A frame is sent after so long, whether something changed or not, in
+    /// milliseconds.
+    pub still_keepalive_ms: u64,
+    /// The part of the picture that is sent: x, y, width, height as shares of
+    /// its sides, before rotation.
+    pub region: view::Share,
+    /// Parts of the picture that are made black, in the same form, at most 16.
+    pub masks: Vec<view::Share>,
     /// Time without a whole picture after which the source is opened again, in
     /// milliseconds.
     pub no_picture_ms: u64,
@@ -185,6 +199,11 @@ impl Default for CameraConfig {
             quality: 75,
             width_px: 0,
             height_px: 0,
+            max_bytes_per_s: 0,
+            motion_percent: 0.0,
+            still_keepalive_ms: 5000,
+            region: view::WHOLE,
+            masks: Vec::new(),
             no_picture_ms: 5000,
             username: String::new(),
             password: Password::default(),

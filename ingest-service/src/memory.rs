@@ -16,7 +16,8 @@ const BASELINE_BYTES: u64 = 10 << 20;
 /// Stacks, channels, HTTP/2 state and allocator slack of one camera, with a
 /// margin: measured 1.5 MiB.
 const CAMERA_BYTES: u64 = 2 << 20;
-/// A JPEG's tables at each of decoding and encoding, and the like.
+/// A JPEG's tables at each of decoding (four of 12 KiB) and encoding (8 KiB),
+/// the whole decoder's, looks at frames, and the like.
 const CODEC_BYTES: u64 = 256 << 10;
 /// What tonic and HTTP/2 hold of a frame beside its own bytes while it is
 /// written: one encoded copy.

@@ -18,6 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::board::{Board, Strain};
 use crate::camera::CameraView;
+use crate::prepare::look::PictureCondition;
 
 /// The states a camera's source can be in.
 const STATES: [CameraState; 4] = [CameraState::Connecting, CameraState::Live, CameraState::Stalled, CameraState::Down];
@@ -124,6 +125,15 @@ impl Sources {
             for state in STATES {
                 let labels = [("camera", camera.id().as_str()), ("state", state.as_str())];
                 let is = i64::from(camera.status().state == state);
+                ConstGauge::new(is).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let help = "1 for what the picture looks like";
+        let mut family = encoder.encode_descriptor("picture_condition", help, None, MetricType::Gauge)?;
+        for camera in &self.cameras {
+            for condition in PictureCondition::ALL {
+                let labels = [("camera", camera.id().as_str()), ("condition", condition.as_str())];
+                let is = i64::from(camera.condition() == condition);
                 ConstGauge::new(is).encode(family.encode_family(&labels)?)?;
             }
         }

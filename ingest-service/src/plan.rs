@@ -8,7 +8,9 @@ use flatframe_shared::convert::{MAX_FPS, MAX_TTL, millis_u64};
 use flatframe_shared::frame::{CameraId, PictureSize, Rotation};
 
 use crate::config::{CameraConfig, LimitsConfig};
-use crate::prepare::PrepareLimits;
+use crate::prepare::look::MotionPolicy;
+use crate::prepare::preparer::PrepareLimits;
+use crate::prepare::view::{self, View};
 use crate::source::pattern;
 use crate::source::spec::{Login, SourceSpec};
 
@@ -98,6 +100,10 @@ impl CameraPlan {
                 ),
                 sent_bytes: limits.max_frame_bytes,
                 quality: camera.quality,
+                view: view(camera, &key)?,
+                motion: motion(camera, &key)?,
+                bytes_per_s: bytes_per_s(camera, &key)?,
+                fps: camera.fps,
             },
             source,
             id: id.clone(),
@@ -147,6 +153,38 @@ impl CameraPlan {
 
 fn or(configured: u32, default: u32) -> u32 {
     if configured == 0 { default } else { configured }
+}
+
+fn view(camera: &CameraConfig, key: &impl Fn(&str) -> String) -> Result<View, ConfigError> {
+    const ALLOWED: &str = "use x, y, width, height as shares of the picture, inside of 0 to 1, each side at least 0.01";
+    let inside = |name: &str, part: view::Share| {
+        let wrong = || ConfigError::not_allowed(key(name), format!("{part:?}"), ALLOWED);
+        view::is_inside(part).then_some(()).ok_or_else(wrong)
+    };
+    inside("region", camera.region)?;
+    if camera.masks.len() > view::MAX_MASKS {
+        let allowed = format!("use at most {}", view::MAX_MASKS);
+        return Err(ConfigError::not_allowed(key("masks"), format!("{} masks", camera.masks.len()), allowed));
+    }
+    for &mask in &camera.masks {
+        inside("masks", mask)?;
+    }
+    Ok(View::new(camera.region, camera.masks.clone()))
+}
+
+fn motion(camera: &CameraConfig, key: &impl Fn(&str) -> String) -> Result<Option<MotionPolicy>, ConfigError> {
+    in_range(&key("motion_percent"), camera.motion_percent, 0.0..=100.0)?;
+    in_range(&key("still_keepalive_ms"), camera.still_keepalive_ms, 100..=600_000)?;
+    let keepalive = Duration::from_millis(camera.still_keepalive_ms);
+    Ok((camera.motion_percent > 0.0).then_some(MotionPolicy { percent: camera.motion_percent, keepalive }))
+}
+
+fn bytes_per_s(camera: &CameraConfig, key: &impl Fn(&str) -> String) -> Result<Option<u64>, ConfigError> {
+    match camera.max_bytes_per_s {
+        0 => Ok(None),
+        bytes if (4096..=1 << 30).contains(&bytes) => Ok(Some(bytes)),
+        bytes => Err(ConfigError::not_allowed(key("max_bytes_per_s"), bytes, "use 0 (no cap) or 4096 to 1073741824")),
+    }
 }
 
 fn login(camera: &CameraConfig, key: &impl Fn(&str) -> String) -> Result<Option<Login>, ConfigError> {

@@ -3,18 +3,23 @@
 //! encoding run here and nowhere else, so that a slow picture of one camera
 //! holds up no task of another. Does not send.
 
+pub mod byte_cap;
 pub mod downsample;
+pub mod look;
 pub mod pace;
+pub mod preparer;
+pub mod raw;
+pub mod view;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use flatframe_shared::clock;
-use flatframe_shared::frame::PictureSize;
 use flatframe_shared::outcome::DropReason;
 
-use crate::frame::{CapturedFrame, Picture, PreparedFrame};
-use crate::prepare::downsample::{Downsampler, Wanted};
+use crate::frame::{CapturedFrame, PreparedFrame};
+use crate::prepare::look::ConditionCell;
+use crate::prepare::preparer::{PrepareLimits, Preparer};
 use crate::terms::TermsCell;
 
 /// Stack of a prepare thread: the decoder keeps its tables on the heap.
@@ -82,35 +87,9 @@ impl RawSlot {
     }
 }
 
-/// Limits of one camera's preparation.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct PrepareLimits {
-    /// Largest picture decoded.
-    pub source_size: PictureSize,
-    /// Largest picture sent, whatever the server takes.
-    pub sent_size: PictureSize,
-    /// Largest JPEG sent, whatever the server takes, in bytes.
-    pub sent_bytes: usize,
-    /// JPEG quality when a picture must be encoded anew, 1 to 100.
-    pub quality: u8,
-}
-
-impl PrepareLimits {
-    /// These limits and the server's, the lower of each.
-    fn wanted(&self, terms: crate::terms::Terms) -> Wanted {
-        Wanted {
-            max_size: PictureSize::new(
-                self.sent_size.width_px.min(terms.max_size.width_px),
-                self.sent_size.height_px.min(terms.max_size.height_px),
-            ),
-            max_bytes: self.sent_bytes.min(terms.max_frame_bytes),
-            quality: self.quality,
-        }
-    }
-}
-
 /// Starts the thread that takes frames from `slot`, prepares them and hands
-/// them to `deliver`. It ends when the slot is closed.
+/// them to `deliver`; `condition` is told what the pictures look like. It ends
+/// when the slot is closed.
 ///
 /// # Errors
 /// When the system gives no thread.
@@ -119,27 +98,27 @@ pub fn spawn(
     slot: Arc<RawSlot>,
     terms: TermsCell,
     limits: PrepareLimits,
+    condition: ConditionCell,
     mut deliver: impl FnMut(PreparedFrame) + Send + 'static,
 ) -> std::io::Result<JoinHandle<()>> {
     // Linux shows 15 characters of a thread's name.
     let name: String = format!("prep-{camera}").chars().take(15).collect();
+    let span = tracing::info_span!("camera", id = camera);
     std::thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || {
-        let mut downsampler = Downsampler::new(limits.source_size);
+        let _span = span.entered();
+        let mut preparer = Preparer::new(limits, condition);
         while let Some(frame) = slot.take() {
             let CapturedFrame { birth, ticket, picture } = frame;
             let Some(terms) = terms.get() else {
                 ticket.drop_as(DropReason::Offline);
                 continue;
             };
-            if birth.expired(clock::now()) {
+            let now = clock::now();
+            if birth.expired(now) {
                 ticket.drop_as(DropReason::Expired);
                 continue;
             }
-            let Picture::Jpeg(jpeg) = picture else {
-                ticket.drop_as(DropReason::Corrupt);
-                continue;
-            };
-            match downsampler.fit(jpeg, &limits.wanted(terms)) {
+            match preparer.prepare(now, picture, terms) {
                 Ok(fitted) => deliver(PreparedFrame { birth, ticket, jpeg: fitted.jpeg, size: fitted.size }),
                 Err(reason) => ticket.drop_as(reason),
             }

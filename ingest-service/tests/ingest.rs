@@ -20,5 +20,7 @@ mod recovery;
 mod uplink;
 #[path = "ingest/uplink_faults.rs"]
 mod uplink_faults;
+#[path = "ingest/view.rs"]
+mod view;
 #[path = "ingest/whole_service.rs"]
 mod whole_service;

@@ -6,6 +6,17 @@
 //! cmake and no nasm, and hostile input meets no C. What libjpeg-turbo would
 //! gain is in docs/design/001-jpeg-codec.md.
 
+mod bits;
+mod fdct;
+mod headers;
+mod huffman;
+mod idct;
+pub mod planes;
+pub mod read;
+pub mod scaled;
+mod standard;
+pub mod write;
+
 use jpeg_encoder::{ColorType, SamplingFactor};
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::errors::DecodeErrors;
@@ -112,7 +123,10 @@ fn corrupt(error: DecodeErrors) -> JpegError {
 }
 
 #[cfg(test)]
-mod tests {
+mod tests;
+
+#[cfg(test)]
+mod rgb_tests {
     use proptest::prelude::*;
 
     use super::*;

@@ -1,11 +1,12 @@
-//! Resizes pictures. Knows one kind, interleaved RGB with 8 bits a channel, so
-//! that the library's code for all others is not compiled.
+//! Resizes pictures. Knows two kinds, interleaved RGB and single planes, with 8
+//! bits a channel, so that the library's code for all others is not compiled.
 
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::U8x3;
+use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x3};
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::frame::PictureSize;
+use crate::jpeg::planes::{Plane, PlaneView, Rect};
 
 /// Which pixels count for one of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,9 +51,54 @@ impl RgbResizer {
     }
 }
 
+/// Resizes planes with memory that it keeps between calls: at most one plane
+/// that is shrunk in one direction only.
+#[derive(Debug, Clone, Default)]
+pub struct PlaneResizer {
+    resizer: Resizer,
+}
+
+impl PlaneResizer {
+    /// Resizes `part` of `from` into `to`, which becomes as large as `size`. A
+    /// pixel is made of those around it, the nearer the more; those outside of
+    /// the part do not count.
+    ///
+    /// # Panics
+    /// When the part does not lie inside, or a size is 0.
+    pub fn resize(&mut self, from: &Plane, part: Rect, to: &mut Plane, size: PictureSize) {
+        to.fit(size);
+        let PlaneView { pixels, stride, size: from_size } = from.view();
+        let whole = TypedImageRef::<U8>::from_buffer(stride as u32, from_size.height_px, pixels)
+            .expect("a plane has all of its rows");
+        let Rect { left_px, top_px, size: PictureSize { width_px, height_px } } = part;
+        let part = TypedCroppedImage::from_ref(&whole, left_px, top_px, width_px, height_px);
+        let part = part.expect("the part lies inside");
+        let mut to = TypedImage::<U8>::from_buffer(size.width_px, size.height_px, to.pixels_mut())
+            .expect("the plane was made to fit");
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
+        self.resizer.resize_typed(&part, &mut to, &options).expect("the whole part is resized");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_of_a_plane_is_resized_alone() {
+        let mut plane = Plane::default();
+        plane.reshape(PictureSize::new(12, 10), 16, 10);
+        plane.pixels_mut().fill(200);
+        for row in 2..10 {
+            plane.row_mut(row)[4..12].fill(60);
+        }
+        for (left_px, top_px, side) in [(4, 2, 8), (4, 2, 6)] {
+            let rect = Rect { left_px, top_px, size: PictureSize::new(side, side) };
+            let mut small = Plane::default();
+            PlaneResizer::default().resize(&plane, rect, &mut small, PictureSize::new(3, 4));
+            assert!(small.view().rows().flatten().all(|&pixel| pixel == 60), "{rect:?}: {small:?}");
+        }
+    }
 
     /// Halving a picture is the mean of its neighbourhood; a flat one stays
     /// flat.
