@@ -1,16 +1,17 @@
 //! Arguments, configuration, telemetry, run, exit code. Nothing here is worth
 //! a test: it is all in the library.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser, Subcommand};
 use flatframe_shared::allocator;
 use flatframe_shared::cli::{self, EXIT_CONFIG, ServiceArgs};
 use flatframe_shared::shutdown::{CancellationToken, LEAVE_THREADS_AFTER, Signals};
 use flatframe_shared::telemetry::{self, TelemetryConfig};
-use ingest_service::{Checked, Config, check, run};
+use ingest_service::probe_command::{self, ProbeArgs};
+use ingest_service::{Checked, Config, cameras_command, check, run};
 
 const PROGRAM: &str = "ingest-service";
 /// Blocking threads besides one for each camera: names, the end of telemetry.
@@ -20,7 +21,8 @@ const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(24 * 3600);
 /// Stack of a runtime thread.
 const STACK_BYTES: usize = 512 * 1024;
 
-/// Captures, thins out, downsamples and sends camera frames.
+/// Captures, thins out, downsamples and sends camera frames. Without a command
+/// it serves.
 ///
 /// Settings come from, later ones winning: defaults, --config, environment
 /// variables (FLATFRAME_INGEST_SERVER__ADDRESS=http://10.0.0.5:50051), flags.
@@ -29,11 +31,33 @@ const STACK_BYTES: usize = 512 * 1024;
 struct Args {
     #[command(flatten)]
     service: ServiceArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List the cameras of this machine, as a configuration to start from.
+    Cameras,
+    /// Open a source and say what it gives.
+    Probe(ProbeArgs),
 }
 
 fn main() -> ExitCode {
     allocator::settle();
-    let args = Args::parse().service;
+    let Args { service: args, command } = Args::parse();
+    if let Some(command) = command {
+        if args.check || args.print_config {
+            let text = "--check and --print-config go without a command";
+            Args::command().error(clap::error::ErrorKind::ArgumentConflict, text).exit();
+        }
+        let mut out = std::io::stdout();
+        let done = match command {
+            Command::Cameras => cameras_command::run(&mut out),
+            Command::Probe(probe) => probe_command::run(&probe, &args, &mut out),
+        };
+        return done.unwrap_or_else(|error| unprinted(&error));
+    }
     let config = match Config::load(args.config.as_deref(), &args.set) {
         Ok(config) => config,
         Err(error) => return fail(EXIT_CONFIG, &error),
@@ -93,6 +117,12 @@ async fn serve(checked: Checked, telemetry: &TelemetryConfig) -> ExitCode {
         Ok(_) => ExitCode::FAILURE,
         Err(error) => fail(1, &error),
     }
+}
+
+/// The answer of a command could not be printed.
+fn unprinted(error: &std::io::Error) -> ExitCode {
+    // Whoever read it has seen enough; a verdict that nobody read is no success.
+    if error.kind() == ErrorKind::BrokenPipe { ExitCode::FAILURE } else { fail(1, error) }
 }
 
 fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
