@@ -47,9 +47,14 @@ fn main() -> ExitCode {
     allocator::settle();
     let Args { service: args, command } = Args::parse();
     if let Some(command) = command {
+        let refuse = |text| Args::command().error(clap::error::ErrorKind::ArgumentConflict, text).exit();
         if args.check || args.print_config {
-            let text = "--check and --print-config go without a command";
-            Args::command().error(clap::error::ErrorKind::ArgumentConflict, text).exit();
+            refuse("--check and --print-config go without a command");
+        }
+        // clap keeps only the last group of a repeated global flag.
+        let is_set = |arg: &std::ffi::OsString| arg == "--set" || arg.to_string_lossy().starts_with("--set=");
+        if std::env::args_os().filter(is_set).count() > args.set.len() {
+            refuse("give every --set after the command");
         }
         let mut out = std::io::stdout();
         let done = match command {

@@ -24,7 +24,7 @@ use crate::plan::CameraPlan;
 use crate::prepare::{self, RawSlot};
 use crate::source::capture::Capture;
 use crate::source::status::StatusCell;
-use crate::source::{self, SourceError};
+use crate::source::{self, SourceError, spec};
 use crate::terms::{Terms, TermsCell};
 
 /// Between two looks at whether a picture has been encoded.
@@ -71,15 +71,16 @@ struct Seen {
 /// When `out` cannot be written; everything else is in the exit code: 0 when a
 /// picture came.
 pub fn run(args: &ProbeArgs, service: &ServiceArgs, out: &mut dyn Write) -> std::io::Result<ExitCode> {
-    let plan = match plan(args, service) {
-        Ok(plan) => plan,
+    let (camera, plan) = match plan(args, service) {
+        Ok(known) => known,
         Err(error) => return failed(flatframe_shared::cli::EXIT_CONFIG, &error),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let report = runtime.block_on(probe(&plan, args.time))?;
     // A look-up of a name may hold a thread.
     runtime.shutdown_background();
-    print(&plan, &report, out)?;
+    writeln!(out, "source    {}", spec::redacted(&camera.source))?;
+    print(&report, out)?;
     let Report { seen, ended, .. } = report;
     let Some((_, first)) = seen.first else {
         let why = ended.map_or_else(|| "it is open, but gives no picture".to_owned(), |error| error.to_string());
@@ -102,7 +103,7 @@ fn failed(code: u8, why: &dyn std::fmt::Display) -> std::io::Result<ExitCode> {
 }
 
 /// The camera of the configuration with that id, or one with this source.
-fn plan(args: &ProbeArgs, service: &ServiceArgs) -> Result<CameraPlan, ConfigError> {
+fn plan(args: &ProbeArgs, service: &ServiceArgs) -> Result<(CameraConfig, CameraPlan), ConfigError> {
     let config = match &service.config {
         Some(file) => Config::load(Some(file), &service.set)?,
         None => Config { limits: LimitsConfig::default(), ..Config::default() },
@@ -111,7 +112,7 @@ fn plan(args: &ProbeArgs, service: &ServiceArgs) -> Result<CameraPlan, ConfigErr
     let camera = known.unwrap_or_else(|| CameraConfig::new("probe", &args.source));
     let mut plan = CameraPlan::new(&camera, &config.limits)?;
     plan.ttl = NEVER;
-    Ok(plan)
+    Ok((camera, plan))
 }
 
 /// One attempt, for so long.
@@ -161,9 +162,8 @@ fn look(slot: &RawSlot, begun: Instant) -> Seen {
     seen
 }
 
-fn print(plan: &CameraPlan, report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
+fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
     let Report { seen, counts, ended } = report;
-    writeln!(out, "source    {:?}", plan.source)?;
     if let Some((after, first)) = &seen.first {
         let format = match &first.picture {
             Picture::Jpeg(jpeg) => match jpeg::read_size(jpeg) {

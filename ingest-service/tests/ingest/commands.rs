@@ -19,7 +19,7 @@ fn probe_says_what_a_source_gives_and_saves_a_picture() {
     let file = folder.path().join("first.jpg");
     let output = run(&["probe", "pattern", "--for", "1s", "--save", file.to_str().expect("text")]);
     assert!(output.status.success(), "{output:?}");
-    for words in ["source    Pattern", "format    JPEG 640x480", "pictures  ", "a second", "bytes     ", "saved     "] {
+    for words in ["source    pattern", "format    JPEG 640x480", "pictures  ", "a second", "bytes     ", "saved     "] {
         assert!(text(&output.stdout).contains(words), "{words:?} missing in {}", text(&output.stdout));
     }
     let jpeg = std::fs::read(&file).expect("saved");

@@ -7,6 +7,10 @@ use super::device::{Device, Identity};
 use super::mode::{FourCc, Intervals, Sizes};
 use super::why_not_opened;
 
+/// Drivers of codecs and image processors on Raspberry Pis, which give pictures
+/// only of pictures that they are given.
+const NOT_CAMERAS: [&str; 3] = ["bcm2835-isp", "bcm2835-codec", "pispbe"];
+
 /// A device node, and what is behind it.
 #[derive(Debug)]
 pub struct Attached {
@@ -62,7 +66,7 @@ fn look(path: &Path) -> Result<Option<Found>, String> {
     let failed = |error| why_not_opened(path, &error);
     let device = Device::open(path).map_err(failed)?;
     let identity = device.identity().map_err(failed)?;
-    if !identity.captures {
+    if !identity.captures || NOT_CAMERAS.contains(&identity.driver.as_str()) {
         return Ok(None);
     }
     let offer = |format| {
