@@ -18,7 +18,7 @@ use flatframe_shared::memory_watch::MemoryWatch;
 use flatframe_shared::outcome::DropReason;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{CameraConfig, Config, LimitsConfig};
+use crate::config::{CameraConfig, Config};
 use crate::frame::{CapturedFrame, Picture};
 use crate::plan::CameraPlan;
 use crate::prepare::{self, RawSlot};
@@ -106,7 +106,11 @@ fn failed(code: u8, why: &dyn std::fmt::Display) -> std::io::Result<ExitCode> {
 fn plan(args: &ProbeArgs, service: &ServiceArgs) -> Result<(CameraConfig, CameraPlan), ConfigError> {
     let config = match &service.config {
         Some(file) => Config::load(Some(file), &service.set)?,
-        None => Config { limits: LimitsConfig::default(), ..Config::default() },
+        None if !service.set.is_empty() => {
+            let (key, value) = &service.set[0];
+            return Err(ConfigError::not_allowed(key, value, "--set changes what --config names: give both"));
+        }
+        None => Config::default(),
     };
     let known = config.camera.iter().find(|camera| camera.id == args.source).cloned();
     let camera = known.unwrap_or_else(|| CameraConfig::new("probe", &args.source));

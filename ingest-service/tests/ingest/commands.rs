@@ -17,7 +17,7 @@ fn text(bytes: &[u8]) -> String {
 fn probe_says_what_a_source_gives_and_saves_a_picture() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let file = folder.path().join("first.jpg");
-    let output = run(&["probe", "pattern", "--for", "1s", "--save", file.to_str().expect("text")]);
+    let output = run(&["probe", "pattern", "--for", "3s", "--save", file.to_str().expect("text")]);
     assert!(output.status.success(), "{output:?}");
     for words in ["source    pattern", "format    JPEG 640x480", "pictures  ", "a second", "bytes     ", "saved     "] {
         assert!(text(&output.stdout).contains(words), "{words:?} missing in {}", text(&output.stdout));
@@ -32,7 +32,7 @@ fn probe_takes_a_camera_of_the_configuration() {
     let file = folder.path().join("config.toml");
     std::fs::write(&file, "[[camera]]\nid = 'door'\nsource = 'pattern'\nwidth_px = 320\nheight_px = 240\n")
         .expect("writes");
-    let output = run(&["probe", "door", "--for", "1s", "--config", file.to_str().expect("text")]);
+    let output = run(&["probe", "door", "--for", "3s", "--config", file.to_str().expect("text")]);
     assert!(output.status.success() && text(&output.stdout).contains("JPEG 320x240"), "{output:?}");
 }
 
@@ -66,5 +66,6 @@ fn cameras_prints_a_configuration_or_says_that_there_are_none() {
         }
         other => panic!("{other:?}: {output:?}"),
     }
+    assert_eq!(run(&["probe", "pattern", "--set", "limits.max_in_flight=1"]).status.code(), Some(78));
     assert_eq!(run(&["cameras", "--check"]).status.code(), Some(2));
 }
