@@ -112,10 +112,10 @@ pub struct CameraConfig {
     pub rotation_degrees: u32,
     /// JPEG quality where this service encodes, 1 to 100.
     pub quality: u8,
-    /// Width asked of `pattern` and `rpicam`, and the most that is sent, in
+    /// Width asked of sources that can be asked, and the most that is sent, in
     /// pixels; 0: 640 asked, the server's limit sent.
     pub width_px: u32,
-    /// Height asked of `pattern` and `rpicam`, and the most that is sent, in
+    /// Height asked of sources that can be asked, and the most that is sent, in
     /// pixels; 0: 480 asked, the server's limit sent.
     pub height_px: u32,
     /// Most bytes per second that are sent; 0: no cap.
@@ -134,7 +134,7 @@ pub struct CameraConfig {
     /// Time without a whole picture after which the source is opened again, in
     /// milliseconds.
     pub no_picture_ms: u64,
-    /// Login name of an MJPEG camera; empty: the one in `source`, if any.
+    /// Login name of a network camera; empty: the one in `source`, if any.
     pub username: String,
     /// Its password.
     pub password: Password,
@@ -142,10 +142,70 @@ pub struct CameraConfig {
     pub password_env: String,
     /// With `rpicam`: program and arguments to run in its place.
     pub command: Vec<String>,
+    /// With `rpicam`: more arguments for `rpicam-vid`.
+    pub controls: Vec<String>,
+    /// With `rtsp`: what carries the pictures.
+    pub transport: RtspTransport,
+    /// With `rtsp`: what decodes H.264.
+    pub h264: H264Decoder,
+    /// With `rtsp`: decode no H.264 pictures but those that need no other.
+    pub keyframes_only: bool,
+    /// With `ffmpeg`: options before its `-i`.
+    pub ffmpeg_input_options: Vec<String>,
     /// With `pattern`: faces on the card, 1 to 4.
     pub faces: u8,
     /// With `pattern`: seed of their movements.
     pub seed: u64,
+}
+
+/// What carries the pictures of an RTSP camera.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", try_from = "String")]
+pub enum RtspTransport {
+    /// The RTSP connection itself: nothing is lost.
+    #[default]
+    Tcp,
+    /// Datagrams: what is lost is lost.
+    Udp,
+}
+
+/// What decodes H.264.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", try_from = "String")]
+pub enum H264Decoder {
+    /// openh264 where this program was built with it, else ffmpeg.
+    #[default]
+    Auto,
+    /// A supervised `ffmpeg`.
+    Ffmpeg,
+    /// This process.
+    OpenH264,
+}
+
+// Not derived: a wrong word is to be answered with the right ones.
+impl TryFrom<String> for RtspTransport {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "tcp" => Ok(Self::Tcp),
+            "udp" => Ok(Self::Udp),
+            _ => Err(format!("transport = {text:?}: use \"tcp\" or \"udp\"")),
+        }
+    }
+}
+
+impl TryFrom<String> for H264Decoder {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "auto" => Ok(Self::Auto),
+            "ffmpeg" => Ok(Self::Ffmpeg),
+            "openh264" => Ok(Self::OpenH264),
+            _ => Err(format!("h264 = {text:?}: use \"auto\", \"ffmpeg\" or \"openh264\"")),
+        }
+    }
 }
 
 /// A password; shown by nothing.
@@ -209,6 +269,11 @@ impl Default for CameraConfig {
             password: Password::default(),
             password_env: String::new(),
             command: Vec::new(),
+            controls: Vec::new(),
+            transport: RtspTransport::Tcp,
+            h264: H264Decoder::Auto,
+            keyframes_only: false,
+            ffmpeg_input_options: Vec::new(),
             faces: 1,
             seed: 1,
         }

@@ -4,7 +4,8 @@
 //! The folders follow the frame: [`source`] (a picture from a device),
 //! [`prepare`] (wanted at all, and small enough), [`send`] (waiting, on its
 //! way, answered). [`camera`] puts one camera together, [`ingest`] all of them.
-//! Nothing here finds faces.
+//! For people, without a service: [`cameras_command`] (what is attached) and
+//! [`probe_command`] (what a source gives). Nothing here finds faces.
 
 pub mod board;
 pub mod config;
@@ -22,6 +23,9 @@ pub mod camera;
 pub mod ingest;
 pub mod metrics;
 pub mod setup;
+
+pub mod cameras_command;
+pub mod probe_command;
 
 pub use camera::CameraView;
 pub use config::{CameraConfig, Config};

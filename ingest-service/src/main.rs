@@ -1,19 +1,20 @@
 //! Arguments, configuration, telemetry, run, exit code. Nothing here is worth
 //! a test: it is all in the library.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use flatframe_shared::allocator;
 use flatframe_shared::cli::{self, EXIT_CONFIG, ServiceArgs};
 use flatframe_shared::shutdown::{CancellationToken, LEAVE_THREADS_AFTER, Signals};
 use flatframe_shared::telemetry::{self, TelemetryConfig};
 use ingest_service::board::{Board, Machine};
+use ingest_service::probe_command::{self, ProbeArgs};
 use ingest_service::profile::{Fitted, Profile};
 use ingest_service::setup::{self, SetupArgs};
-use ingest_service::{Checked, Config, check, run};
+use ingest_service::{Checked, Config, cameras_command, check, run};
 
 const PROGRAM: &str = "ingest-service";
 /// Blocking threads besides one for each camera: names, the end of telemetry.
@@ -41,14 +42,33 @@ struct Args {
 enum Command {
     /// Ask three questions, write the configuration, and try it.
     Setup(SetupArgs),
+    /// List the cameras of this machine, as a configuration to start from.
+    Cameras,
+    /// Open a source and say what it gives.
+    Probe(ProbeArgs),
 }
 
 fn main() -> ExitCode {
     allocator::settle();
     let Args { service: args, command } = Args::parse();
     let machine = Board::default().machine();
-    if let Some(Command::Setup(setup)) = command {
-        return set_up(&setup, &args, &machine);
+    if let Some(command) = command {
+        let refuse = |text| Args::command().error(clap::error::ErrorKind::ArgumentConflict, text).exit();
+        if args.check || args.print_config {
+            refuse("--check and --print-config go without a command");
+        }
+        // clap keeps only the last group of a repeated global flag.
+        let is_set = |arg: &std::ffi::OsString| arg == "--set" || arg.to_string_lossy().starts_with("--set=");
+        if std::env::args_os().filter(is_set).count() > args.set.len() {
+            refuse("give every --set after the command");
+        }
+        let mut out = std::io::stdout();
+        let done = match command {
+            Command::Cameras => cameras_command::run(&mut out),
+            Command::Probe(probe) => probe_command::run(&probe, &args, &machine, &mut out),
+            Command::Setup(setup) => return set_up(&setup, &args, &machine),
+        };
+        return done.unwrap_or_else(|error| unprinted(&error));
     }
     let loaded = Config::load(args.config.as_deref(), &args.set, &machine)
         .and_then(|config| Ok((Profile::choose(&config.runtime.profile, &machine)?, config)));
@@ -123,6 +143,12 @@ async fn serve(checked: Checked, telemetry: &TelemetryConfig) -> ExitCode {
         Ok(_) => ExitCode::FAILURE,
         Err(error) => fail(1, &error),
     }
+}
+
+/// The answer of a command could not be printed.
+fn unprinted(error: &std::io::Error) -> ExitCode {
+    // Whoever read it has seen enough; a verdict that nobody read is no success.
+    if error.kind() == ErrorKind::BrokenPipe { ExitCode::FAILURE } else { fail(1, error) }
 }
 
 fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {

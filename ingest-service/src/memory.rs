@@ -8,7 +8,7 @@ use crate::config::{Config, LimitsConfig};
 use crate::plan::CameraPlan;
 use crate::prepare::downsample::SCRATCH_BYTES_PER_PIXEL;
 use crate::source::spec::SourceSpec;
-use crate::source::{mjpeg_http, rpicam};
+use crate::source::{mjpeg_child, mjpeg_http, rtsp, v4l2};
 
 /// Resident memory of the service with no camera open, with a margin: measured
 /// 6.4 MiB on x86-64 (release build; 8.8 MiB for a development build).
@@ -25,6 +25,10 @@ const COPIES_PER_FRAME: u64 = 2;
 /// RGB canvas, still background and JPEG of a test card, per pixel, in bytes.
 const CARD_BYTES_PER_PIXEL: u64 = 9;
 
+/// Pictures of one camera that are held at once: in the making, in the raw
+/// slot, and with the prepare thread.
+pub(crate) const PICTURES: u64 = 3;
+
 /// The bound for `plans` under the limits of `config`.
 pub fn budget(config: &Config, plans: &[CameraPlan]) -> Budget {
     let limits: &LimitsConfig = &config.limits;
@@ -39,11 +43,10 @@ pub fn budget(config: &Config, plans: &[CameraPlan]) -> Budget {
         format!("{cameras} cameras x {} for threads, tasks and connections", mib(CAMERA_BYTES)),
     );
 
-    // In the framer, in the raw slot, and with the prepare thread.
     let picture = limits.max_picture_bytes as u64;
     budget.add(
         "pictures",
-        cameras * 3 * picture,
+        cameras * PICTURES * picture,
         Some("limits.max_picture_bytes"),
         format!("{cameras} cameras x (framer + raw slot + in work) x {}", mib(picture)),
     );
@@ -79,7 +82,8 @@ pub fn budget(config: &Config, plans: &[CameraPlan]) -> Budget {
     );
 
     let sources: u64 = plans.iter().map(source_bytes).sum();
-    budget.add("sources", sources, None, "read buffers; test cards".into());
+    let about = "read and device buffers, pixels, test cards; a child (rpicam-vid, ffmpeg) has its memory beside this";
+    budget.add("sources", sources, None, about.into());
     budget
 }
 
@@ -88,6 +92,8 @@ fn source_bytes(plan: &CameraPlan) -> u64 {
         SourceSpec::Pattern => plan.asked_size().pixels() * CARD_BYTES_PER_PIXEL,
         SourceSpec::Files(_) => 64 << 10,
         SourceSpec::MjpegHttp(_) => 2 * mjpeg_http::READ_BUFFER_BYTES as u64,
-        SourceSpec::Rpicam => rpicam::READ_BUFFER_BYTES as u64,
+        SourceSpec::Rpicam(_) | SourceSpec::Ffmpeg(_) => mjpeg_child::READ_BUFFER_BYTES as u64,
+        SourceSpec::V4l2(_) => (u64::from(v4l2::BUFFERS) + PICTURES) * v4l2::most_bytes(plan.prepare.source_size),
+        SourceSpec::Rtsp(_) => rtsp::most_bytes(plan),
     }
 }

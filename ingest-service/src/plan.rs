@@ -7,7 +7,7 @@ use flatframe_shared::config::{ConfigError, in_range};
 use flatframe_shared::convert::{MAX_FPS, MAX_TTL, millis_u64};
 use flatframe_shared::frame::{CameraId, PictureSize, Rotation};
 
-use crate::config::{CameraConfig, LimitsConfig};
+use crate::config::{CameraConfig, H264Decoder, LimitsConfig, RtspTransport};
 use crate::prepare::look::MotionPolicy;
 use crate::prepare::preparer::PrepareLimits;
 use crate::prepare::view::{self, View};
@@ -46,6 +46,16 @@ pub struct CameraPlan {
     pub login: Option<Login>,
     /// Command in place of `rpicam-vid`; empty: none.
     pub command: Vec<String>,
+    /// More arguments for `rpicam-vid`.
+    pub controls: Vec<String>,
+    /// What carries the pictures of an RTSP camera.
+    pub transport: RtspTransport,
+    /// What decodes H.264, as configured.
+    h264: H264Decoder,
+    /// Whether no H.264 is decoded but key frames.
+    pub keyframes_only: bool,
+    /// Options of ffmpeg's input.
+    pub ffmpeg_input_options: Vec<String>,
     /// Faces on a test card.
     pub faces: u8,
     /// Seed of a test card.
@@ -89,6 +99,11 @@ impl CameraPlan {
             no_picture: Duration::from_millis(camera.no_picture_ms),
             login: login(camera, &key)?,
             command: camera.command.clone(),
+            controls: camera.controls.clone(),
+            transport: camera.transport,
+            h264: camera.h264,
+            keyframes_only: camera.keyframes_only,
+            ffmpeg_input_options: camera.ffmpeg_input_options.clone(),
             faces: camera.faces,
             seed: camera.seed,
             max_picture_bytes: limits.max_picture_bytes,
@@ -120,9 +135,30 @@ impl CameraPlan {
         };
         in_range(&key("width_px"), asked.width_px, smallest.width_px..=limit.width_px)?;
         in_range(&key("height_px"), asked.height_px, smallest.height_px..=limit.height_px)?;
-        if !self.command.is_empty() && self.source != SourceSpec::Rpicam {
-            let allowed = "only source = \"rpicam\" runs a command";
-            return Err(ConfigError::not_allowed(key("command"), self.command.join(" "), allowed));
+        let is_rpicam = matches!(self.source, SourceSpec::Rpicam(_));
+        let is_ffmpeg = matches!(self.source, SourceSpec::Ffmpeg(_));
+        for (name, words, is_used, allowed) in [
+            ("command", &self.command, is_rpicam, "only source = \"rpicam\" runs a command"),
+            (
+                "controls",
+                &self.controls,
+                is_rpicam && self.command.is_empty(),
+                "only source = \"rpicam\" without a command of its own takes controls",
+            ),
+            (
+                "ffmpeg_input_options",
+                &self.ffmpeg_input_options,
+                is_ffmpeg,
+                "only source = \"ffmpeg:INPUT\" takes them",
+            ),
+        ] {
+            if !words.is_empty() && !is_used {
+                return Err(ConfigError::not_allowed(key(name), words.join(" "), allowed));
+            }
+        }
+        if self.h264 == H264Decoder::OpenH264 && !cfg!(feature = "h264") {
+            let allowed = "this program was built without it: use \"ffmpeg\", or build with --features h264";
+            return Err(ConfigError::not_allowed(key("h264"), "openh264", allowed));
         }
         if self.command.first().is_some_and(String::is_empty) {
             return Err(ConfigError::not_allowed(key("command"), "[\"\"]", "begin with the program"));
@@ -145,9 +181,18 @@ impl CameraPlan {
     pub fn gate_fps(&self) -> Option<f32> {
         match self.source {
             SourceSpec::Pattern | SourceSpec::Files(_) => None,
-            SourceSpec::Rpicam if self.command.is_empty() => None,
-            SourceSpec::Rpicam | SourceSpec::MjpegHttp(_) => Some(self.fps),
+            SourceSpec::Rpicam(_) if self.command.is_empty() => None,
+            SourceSpec::Rpicam(_)
+            | SourceSpec::V4l2(_)
+            | SourceSpec::Ffmpeg(_)
+            | SourceSpec::MjpegHttp(_)
+            | SourceSpec::Rtsp(_) => Some(self.fps),
         }
+    }
+
+    /// Whether H.264 is decoded in this process.
+    pub fn decodes_h264_here(&self) -> bool {
+        cfg!(feature = "h264") && self.h264 != H264Decoder::Ffmpeg
     }
 }
 

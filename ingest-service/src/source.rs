@@ -1,19 +1,24 @@
 //! Where pictures come from. One source per camera, each in a task of its own,
 //! opened again for ever. In reading order: what can be asked for ([`spec`]),
-//! the sources themselves, what they share ([`jpeg_framing`], [`child`]), and
+//! the sources themselves, what they share ([`jpeg_framing`], [`child`],
+//! [`mjpeg_child`]), and
 //! what is kept of them ([`capture`], [`status`], [`watchdog`]).
 //!
 //! A source yields whole pictures and knows neither rates, sizes nor servers.
 
 pub mod spec;
 
+pub mod ffmpeg;
 pub mod files;
 pub mod mjpeg_http;
 pub mod pattern;
 pub mod rpicam;
+pub mod rtsp;
+pub mod v4l2;
 
 pub mod child;
 pub mod jpeg_framing;
+pub mod mjpeg_child;
 
 pub mod capture;
 pub mod status;
@@ -71,7 +76,10 @@ pub fn of(plan: &CameraPlan) -> Box<dyn Source> {
         SourceSpec::Pattern => Box::new(pattern::PatternSource::new(plan)),
         SourceSpec::Files(path) => Box::new(files::FilesSource::new(path.clone(), plan)),
         SourceSpec::MjpegHttp(address) => Box::new(mjpeg_http::MjpegHttpSource::new(address.clone(), plan)),
-        SourceSpec::Rpicam => Box::new(rpicam::RpicamSource::new(plan)),
+        SourceSpec::Rtsp(address) => Box::new(rtsp::RtspSource::new(address.clone(), plan)),
+        SourceSpec::V4l2(path) => Box::new(v4l2::V4l2Source::new(path.clone(), plan)),
+        SourceSpec::Rpicam(number) => Box::new(rpicam::RpicamSource::new(*number, plan)),
+        SourceSpec::Ffmpeg(input) => Box::new(ffmpeg::FfmpegSource::new(&input.0, plan)),
     }
 }
 

@@ -10,6 +10,8 @@ mod uplink_rig;
 mod binary;
 #[path = "ingest/children.rs"]
 mod children;
+#[path = "ingest/commands.rs"]
+mod commands;
 #[path = "ingest/http_cameras.rs"]
 mod http_cameras;
 #[path = "ingest/memory.rs"]

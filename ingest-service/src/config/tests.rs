@@ -93,6 +93,10 @@ fn wrong_values_are_refused_with_key_value_and_what_is_allowed() {
             with(camera, &format!("masks = [{}]", "[0.0, 0.0, 0.5, 0.5],".repeat(17))),
             vec!["masks", "17 masks", "at most 16"],
         ),
+        (with(camera, "controls = ['--hflip']"), vec!["controls", "--hflip", "rpicam"]),
+        (with(camera, "ffmpeg_input_options = ['-re']"), vec!["ffmpeg_input_options", "-re", "ffmpeg:INPUT"]),
+        (with(camera, "transport = 'sctp'"), vec!["sctp", "tcp", "udp"]),
+        (with(camera, "h264 = 'vlc'"), vec!["vlc", "auto", "ffmpeg", "openh264"]),
         (with(camera, "password = 'x'"), vec!["username"]),
         (with(camera, "password_env = 'FLATFRAME_TEST_NOT_SET'"), vec!["password_env", "FLATFRAME_TEST_NOT_SET"]),
         (with(camera, "colour = 'red'"), vec!["colour"]),
@@ -109,11 +113,25 @@ fn with(camera: &str, line: &str) -> &'static str {
 }
 
 #[test]
+fn openh264_is_taken_where_it_was_built_in() {
+    let h264 = crate::config::H264Decoder::OpenH264;
+    let camera = CameraConfig { h264, ..CameraConfig::new("a", "rtsp://cam/x") };
+    match CameraPlan::new(&camera, &LimitsConfig::default()) {
+        Ok(plan) => assert!(cfg!(feature = "h264") && plan.decodes_h264_here()),
+        Err(error) => assert!(!cfg!(feature = "h264") && error.to_string().contains("--features h264"), "{error}"),
+    }
+    let plan = CameraPlan::new(&CameraConfig::new("a", "rtsp://cam/x"), &LimitsConfig::default()).expect("valid");
+    assert_eq!(plan.decodes_h264_here(), cfg!(feature = "h264"));
+}
+
+#[test]
 fn no_password_is_shown() {
     let mut camera = CameraConfig::new("a", "mjpeg+http://user:s3cret@cam/x");
     camera.username = "user".into();
     camera.password = Password("s3cret".into());
-    let config = Config { camera: vec![camera], ..Config::default() };
+    let others = ["rtsp://user:s3cret@cam/x", "ffmpeg:rtsp://user:s3cret@cam/x"];
+    let others = others.into_iter().zip(["b", "c"]).map(|(source, id)| CameraConfig::new(id, source));
+    let config = Config { camera: [camera].into_iter().chain(others).collect(), ..Config::default() };
     let plans = config.plans().expect("valid");
     for shown in [config.to_toml(), format!("{config:?}"), format!("{plans:?}")] {
         assert!(!shown.contains("s3cret"), "{shown}");

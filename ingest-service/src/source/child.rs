@@ -7,7 +7,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
 /// Time between SIGTERM and SIGKILL.
@@ -34,13 +34,27 @@ impl Supervised {
     /// # Errors
     /// When it cannot be started.
     pub fn spawn(command: &[String]) -> io::Result<(Self, ChildStdout, ChildStderr)> {
+        Self::start(command, Stdio::null())
+    }
+
+    /// As [`Supervised::spawn`], with a pipe to read from.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn_fed(command: &[String]) -> io::Result<(ChildStdin, (Self, ChildStdout, ChildStderr))> {
+        let mut started = Self::start(command, Stdio::piped())?;
+        let stdin = started.0.child.stdin.take().expect("its input was put on a pipe");
+        Ok((stdin, started))
+    }
+
+    fn start(command: &[String], stdin: Stdio) -> io::Result<(Self, ChildStdout, ChildStderr)> {
         let (program, arguments) =
             command.split_first().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the command is empty"))?;
         let parent = std::process::id();
         let mut builder = Command::new(program);
         builder
             .args(arguments)
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)

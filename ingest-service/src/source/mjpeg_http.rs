@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::plan::CameraPlan;
 use crate::source::capture::Capture;
 use crate::source::jpeg_framing::JpegFramer;
-use crate::source::spec::{HttpAddress, Login};
+use crate::source::spec::{CameraAddress, Login};
 use crate::source::{BoxFuture, Source, SourceError};
 
 /// Time to look up the name and connect.
@@ -35,15 +35,15 @@ pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// One network camera.
 #[derive(Debug)]
 pub struct MjpegHttpSource {
-    address: HttpAddress,
+    address: CameraAddress,
     max_picture_bytes: usize,
 }
 
 impl MjpegHttpSource {
     /// The camera at `address`, with the login of the plan.
-    pub fn new(address: HttpAddress, plan: &CameraPlan) -> Self {
+    pub fn new(address: CameraAddress, plan: &CameraPlan) -> Self {
         let login = plan.login.clone().or(address.login.clone());
-        Self { address: HttpAddress { login, ..address }, max_picture_bytes: plan.max_picture_bytes }
+        Self { address: CameraAddress { login, ..address }, max_picture_bytes: plan.max_picture_bytes }
     }
 
     async fn read(&self, capture: &mut Capture) -> Result<(), SourceError> {

@@ -1,20 +1,15 @@
-//! Reads MJPEG from the standard output of a child process: `rpicam-vid`, or
-//! any command configured in its place. The child is asked for the wanted size
-//! and rate, so that nothing is decoded here to make pictures smaller.
+//! A Raspberry Pi camera, by `rpicam-vid` or any command configured in its
+//! place. The child is asked for the wanted size and rate, so that nothing is
+//! decoded here to make pictures smaller.
 
-use std::process::ExitStatus;
+pub mod list;
 
-use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::plan::CameraPlan;
 use crate::source::capture::Capture;
-use crate::source::child::{self, Supervised};
-use crate::source::jpeg_framing::JpegFramer;
+use crate::source::mjpeg_child::MjpegChild;
 use crate::source::{BoxFuture, Source, SourceError};
-
-/// Most read at once, in bytes: a Linux pipe holds as much.
-pub const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// A camera behind a child process.
 #[derive(Debug)]
@@ -24,47 +19,17 @@ pub struct RpicamSource {
 }
 
 impl RpicamSource {
-    /// The plan's command, or `rpicam-vid` asked for the plan's size and rate.
-    pub fn new(plan: &CameraPlan) -> Self {
-        let command = if plan.command.is_empty() { rpicam_vid(plan) } else { plan.command.clone() };
+    /// The plan's command, or `rpicam-vid` asked for the plan's size and rate,
+    /// of the camera with this number.
+    pub fn new(number: u32, plan: &CameraPlan) -> Self {
+        let command = if plan.command.is_empty() { rpicam_vid(number, plan) } else { plan.command.clone() };
         Self { command, max_picture_bytes: plan.max_picture_bytes }
     }
 
     async fn read(&self, capture: &mut Capture, stop: &CancellationToken) -> Result<(), SourceError> {
-        let program = self.command.first().map_or("", String::as_str);
-        let (child, mut stdout, stderr) = Supervised::spawn(&self.command)
-            .map_err(|error| SourceError::NotOpened(format!("{program} does not start: {error}")))?;
-        tracing::debug!(program, pid = child.id(), "child started");
+        let child = MjpegChild::start(&self.command, self.max_picture_bytes)?;
         capture.opened();
-        let mut framer = JpegFramer::new(self.max_picture_bytes);
-        let mut buffer = vec![0; READ_BUFFER_BYTES];
-        let mut errors = std::pin::pin!(child::drain_lines(stderr));
-        let mut last_line = None;
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                line = &mut errors, if last_line.is_none() => last_line = Some(line),
-                read = stdout.read(&mut buffer) => match read {
-                    Ok(0) | Err(_) => break,
-                    Ok(read) => capture.bytes(&mut framer, &buffer[..read]),
-                },
-            }
-        }
-        // A child that still writes must not block while it is ended.
-        drop(stdout);
-        let (status, line) = tokio::join!(child.stop(), async {
-            match last_line {
-                Some(line) => line,
-                None => tokio::time::timeout(child::STOP_DEADLINE, errors).await.unwrap_or_default(),
-            }
-        });
-        if stop.is_cancelled() {
-            return Ok(());
-        }
-        capture.end_of_bytes(&mut framer);
-        let how = status.map_or("is gone".into(), ended);
-        Err(SourceError::Ended(format!("{program} {how}: {line}")))
+        child.read_to_end(capture, stop).await
     }
 }
 
@@ -78,18 +43,12 @@ impl Source for RpicamSource {
     }
 }
 
-fn ended(status: ExitStatus) -> String {
-    match status.code() {
-        Some(code) => format!("ended with code {code}"),
-        None => "was ended by a signal".into(),
-    }
-}
-
-fn rpicam_vid(plan: &CameraPlan) -> Vec<String> {
+fn rpicam_vid(number: u32, plan: &CameraPlan) -> Vec<String> {
     let size = plan.asked_size();
     let mut command: Vec<String> =
         ["rpicam-vid", "--codec", "mjpeg", "-o", "-", "-t", "0", "-n", "--flush"].map(String::from).into();
     for (option, value) in [
+        ("--camera", number.to_string()),
         ("--width", size.width_px.to_string()),
         ("--height", size.height_px.to_string()),
         ("--framerate", plan.fps.to_string()),
@@ -97,6 +56,8 @@ fn rpicam_vid(plan: &CameraPlan) -> Vec<String> {
     ] {
         command.extend([option.to_owned(), value]);
     }
+    // Last, so that they win.
+    command.extend(plan.controls.iter().cloned());
     command
 }
 
@@ -105,17 +66,27 @@ mod tests {
     use super::*;
     use crate::config::CameraConfig;
 
+    fn command(config: &CameraConfig) -> Vec<String> {
+        let plan = CameraPlan::new(config, &Default::default()).expect("valid");
+        match plan.source {
+            crate::source::spec::SourceSpec::Rpicam(number) => RpicamSource::new(number, &plan).command,
+            ref other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
-    fn the_camera_is_asked_for_size_and_rate() {
+    fn the_camera_is_asked_for_size_rate_and_controls() {
         let config = CameraConfig { width_px: 320, height_px: 240, fps: 7.5, ..CameraConfig::new("a", "rpicam") };
-        let plan = CameraPlan::new(&config, &Default::default()).expect("valid");
-        let command = RpicamSource::new(&plan).command.join(" ");
         assert_eq!(
-            command,
-            "rpicam-vid --codec mjpeg -o - -t 0 -n --flush --width 320 --height 240 --framerate 7.5 --quality 75"
+            command(&config).join(" "),
+            "rpicam-vid --codec mjpeg -o - -t 0 -n --flush --camera 0 --width 320 --height 240 --framerate 7.5 \
+             --quality 75"
         );
+        let controls = ["--awb", "indoor", "--hflip"].map(String::from).to_vec();
+        let second = CameraConfig { controls, ..CameraConfig::new("a", "rpicam:1") };
+        let asked = command(&second).join(" ");
+        assert!(asked.contains("--camera 1") && asked.ends_with("--quality 75 --awb indoor --hflip"), "{asked}");
         let config = CameraConfig { command: vec!["cat".into(), "x.mjpeg".into()], ..config };
-        let plan = CameraPlan::new(&config, &Default::default()).expect("valid");
-        assert_eq!(RpicamSource::new(&plan).command, ["cat", "x.mjpeg"]);
+        assert_eq!(command(&config), ["cat", "x.mjpeg"]);
     }
 }

@@ -13,14 +13,22 @@ pub enum SourceSpec {
     /// `file:PATH`: a folder of JPEGs or an .mjpeg file, looped.
     Files(PathBuf),
     /// `mjpeg+http://[user:password@]host[:port]/path`.
-    MjpegHttp(HttpAddress),
-    /// `rpicam`: a child process that writes MJPEG to its standard output.
-    Rpicam,
+    MjpegHttp(CameraAddress),
+    /// `rtsp://[user:password@]host[:port]/path`.
+    Rtsp(CameraAddress),
+    /// `v4l2:/dev/videoN`: a USB camera.
+    V4l2(PathBuf),
+    /// `rpicam` or `rpicam:N`: a Raspberry Pi camera and its number.
+    Rpicam(u32),
+    /// `ffmpeg:INPUT`: what ffmpeg can read.
+    Ffmpeg(FfmpegInput),
 }
 
-/// Where an MJPEG camera answers.
+/// Where a network camera answers.
 #[derive(Clone, PartialEq, Eq)]
-pub struct HttpAddress {
+pub struct CameraAddress {
+    /// `http` or `rtsp`.
+    pub scheme: &'static str,
     /// Name or IP address; an IPv6 address without brackets.
     pub host: String,
     /// TCP port.
@@ -40,8 +48,13 @@ pub struct Login {
     pub password: String,
 }
 
+/// What stands behind ffmpeg's `-i`; may hold a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FfmpegInput(pub String);
+
 /// What `source` may be, for messages.
-pub const ALLOWED: &str = "use pattern, file:PATH, mjpeg+http://[user:password@]host[:port]/path or rpicam";
+pub const ALLOWED: &str = "use pattern, file:PATH, mjpeg+http://[user:password@]host[:port]/path, \
+     rtsp://[user:password@]host[:port]/path, v4l2:/dev/videoN, rpicam[:N] or ffmpeg:INPUT";
 
 impl SourceSpec {
     /// Reads a `source` text.
@@ -51,30 +64,44 @@ impl SourceSpec {
     pub fn parse(text: &str) -> Result<Self, String> {
         match text {
             "pattern" => return Ok(Self::Pattern),
-            "rpicam" => return Ok(Self::Rpicam),
+            "rpicam" => return Ok(Self::Rpicam(0)),
             _ => {}
         }
-        if let Some(path) = text.strip_prefix("file:") {
-            return match path {
-                "" => Err("the path after file: is missing".into()),
-                path => Ok(Self::Files(PathBuf::from(path))),
-            };
+        // A URL's scheme ends in "://", the words of this service in ":".
+        if let Some(url) = text.strip_prefix("mjpeg+") {
+            return CameraAddress::parse(url, "http", 80).map(Self::MjpegHttp);
         }
-        match text.strip_prefix("mjpeg+") {
-            Some(url) => HttpAddress::parse(url).map(Self::MjpegHttp),
-            None => Err(ALLOWED.into()),
+        if text.starts_with("rtsp://") || text.starts_with("rtsps://") {
+            return CameraAddress::parse(text, "rtsp", 554).map(Self::Rtsp);
+        }
+        match text.split_once(':').unwrap_or((text, "")) {
+            ("file", "") => Err("the path after file: is missing".into()),
+            ("file", path) => Ok(Self::Files(PathBuf::from(path))),
+            ("v4l2", path) if path.starts_with('/') => Ok(Self::V4l2(PathBuf::from(path))),
+            ("v4l2", _) => Err("name the device, such as v4l2:/dev/video0 or v4l2:/dev/v4l/by-id/...".into()),
+            ("rpicam", number) => match number.parse() {
+                Ok(number) => Ok(Self::Rpicam(number)),
+                Err(_) => Err("number the cameras from 0, such as rpicam:1".into()),
+            },
+            ("ffmpeg", "") => Err("the input after ffmpeg: is missing".into()),
+            // It could not be taken for an option, but is more likely meant as one.
+            ("ffmpeg", input) if input.starts_with('-') => {
+                Err("an input does not begin with -: write ./-name for a file, ffmpeg_input_options for options".into())
+            }
+            ("ffmpeg", input) => Ok(Self::Ffmpeg(FfmpegInput(input.into()))),
+            _ => Err(ALLOWED.into()),
         }
     }
 }
 
-impl HttpAddress {
-    fn parse(url: &str) -> Result<Self, String> {
-        if url.starts_with("https://") {
-            return Err("https is not read; use http://, over a trusted network".into());
+impl CameraAddress {
+    fn parse(url: &str, scheme: &'static str, default_port: u16) -> Result<Self, String> {
+        if url.starts_with(&format!("{scheme}s://")) {
+            return Err(format!("{scheme}s is not read; use {scheme}://, over a trusted network"));
         }
         let uri: Uri = url.parse().map_err(|error| format!("not a URL: {error}"))?;
         let authority = match (uri.scheme_str(), uri.authority()) {
-            (Some("http"), Some(authority)) => authority,
+            (Some(given), Some(authority)) if given == scheme => authority,
             _ => return Err(ALLOWED.into()),
         };
         let (login, host_port) = match authority.as_str().rsplit_once('@') {
@@ -88,7 +115,7 @@ impl HttpAddress {
         // Not `authority.port()`: it takes a port it cannot read for none.
         let port = match host_port[authority.host().len()..].strip_prefix(':') {
             Some(port) => port.parse().map_err(|_| format!("port {port:?} is not 1 to 65535"))?,
-            None => 80,
+            None => default_port,
         };
         let login = match login {
             Some(login) => {
@@ -98,7 +125,7 @@ impl HttpAddress {
             None => None,
         };
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        Ok(Self { host: host.into(), port, path: path.into(), login })
+        Ok(Self { scheme, host: host.into(), port, path: path.into(), login })
     }
 
     /// The host as it stands in a URL or a `Host` header, with the port.
@@ -111,10 +138,16 @@ impl HttpAddress {
     }
 }
 
-impl fmt::Debug for HttpAddress {
+impl fmt::Debug for CameraAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let login = if self.login.is_some() { "***@" } else { "" };
-        write!(f, "http://{login}{}{}", self.host_port(), self.path)
+        write!(f, "{}://{login}{}{}", self.scheme, self.host_port(), self.path)
+    }
+}
+
+impl fmt::Debug for FfmpegInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&redacted(&self.0))
     }
 }
 
@@ -124,14 +157,23 @@ impl fmt::Debug for Login {
     }
 }
 
-/// A `source` text without what a login in it may hold.
-pub fn redacted(source: &str) -> String {
-    let Some((scheme, rest)) = source.split_once("://") else { return source.into() };
-    let end = rest.find('/').unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => format!("{scheme}://***{}", &rest[at..]),
-        None => source.into(),
+/// A text without what the logins of addresses in it may hold.
+pub fn redacted(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + "://".len());
+        shown.push_str(before);
+        let end = after.find(|letter: char| letter == '/' || letter.is_whitespace()).unwrap_or(after.len());
+        rest = match after[..end].rfind('@') {
+            Some(at) => {
+                shown.push_str("***");
+                &after[at..]
+            }
+            None => after,
+        };
     }
+    shown + rest
 }
 
 fn percent_decoded(text: &str) -> Result<String, String> {
@@ -155,7 +197,7 @@ fn percent_decoded(text: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    fn http(text: &str) -> HttpAddress {
+    fn http(text: &str) -> CameraAddress {
         match SourceSpec::parse(text) {
             Ok(SourceSpec::MjpegHttp(address)) => address,
             other => panic!("{text}: {other:?}"),
@@ -165,7 +207,15 @@ mod tests {
     #[test]
     fn all_forms() {
         assert_eq!(SourceSpec::parse("pattern"), Ok(SourceSpec::Pattern));
-        assert_eq!(SourceSpec::parse("rpicam"), Ok(SourceSpec::Rpicam));
+        assert_eq!(SourceSpec::parse("rpicam"), Ok(SourceSpec::Rpicam(0)));
+        assert_eq!(SourceSpec::parse("rpicam:1"), Ok(SourceSpec::Rpicam(1)));
+        assert_eq!(SourceSpec::parse("v4l2:/dev/video0"), Ok(SourceSpec::V4l2("/dev/video0".into())));
+        let input = |text: &str| Ok(SourceSpec::Ffmpeg(FfmpegInput(text.into())));
+        assert_eq!(SourceSpec::parse("ffmpeg:rtsp://cam/x"), input("rtsp://cam/x"));
+        assert_eq!(SourceSpec::parse("ffmpeg:./-i"), input("./-i"));
+        let Ok(SourceSpec::Rtsp(address)) = SourceSpec::parse("rtsp://a:b@cam/s?channel=1&x=2") else { panic!("RTSP") };
+        assert_eq!((address.host_port().as_str(), address.path.as_str()), ("cam:554", "/s?channel=1&x=2"));
+        assert_eq!(format!("{address:?}"), "rtsp://***@cam:554/s?channel=1&x=2");
         assert_eq!(SourceSpec::parse("file:/a b/c.mjpeg"), Ok(SourceSpec::Files("/a b/c.mjpeg".into())));
 
         let address = http("mjpeg+http://cam.lan/video?size=2");
@@ -189,6 +239,13 @@ mod tests {
             ("mjpeg+http:///x", ""),
             ("mjpeg+http://u:%zz@cam/", "hexadecimal"),
             ("mjpeg+ftp://cam/", "use pattern"),
+            ("rtsps://cam/x", "rtsps is not read"),
+            ("rtsp://cam:0x/", "0x"),
+            ("v4l2:video0", "v4l2:/dev/video0"),
+            ("rpicam:front", "rpicam:1"),
+            ("rpicam:", "rpicam:1"),
+            ("ffmpeg:", "missing"),
+            ("ffmpeg:-f lavfi", "ffmpeg_input_options"),
         ] {
             let error = SourceSpec::parse(text).expect_err(text);
             assert!(error.contains(word), "{text}: {error}");
@@ -202,5 +259,10 @@ mod tests {
         assert_eq!(redacted(text), "mjpeg+http://***@cam/x");
         assert_eq!(redacted("mjpeg+http://cam/x@y"), "mjpeg+http://cam/x@y");
         assert_eq!(redacted("file:/x"), "file:/x");
+        let text = "ffmpeg:rtsp://u:s3cret@cam/x";
+        assert_eq!(redacted(text), "ffmpeg:rtsp://***@cam/x");
+        assert!(!format!("{:?}", SourceSpec::parse(text)).contains("s3cret"));
+        let line = "[tcp @ 0x5] rtsp://u:s3@cret@cam/x: refused, not http://a:s3cret@b";
+        assert_eq!(redacted(line), "[tcp @ 0x5] rtsp://***@cam/x: refused, not http://***@b");
     }
 }
