@@ -1,6 +1,7 @@
 //! One camera, put together: source task, raw slot, prepare thread, mailbox,
-//! uplink task. Cameras share nothing but the runtime. Starts and stops the
-//! parts in their order; does none of their work.
+//! uplink task, and the recorder where it is recorded. Cameras share nothing
+//! but the runtime and the recording's thread. Starts and stops the parts in
+//! their order; does none of their work.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -17,8 +18,11 @@ use tonic::transport::Endpoint;
 use tracing::Instrument;
 
 use crate::config::LimitsConfig;
+use crate::frame::PreparedFrame;
 use crate::plan::CameraPlan;
 use crate::prepare::{self, RawSlot};
+use crate::record::Recorder;
+use crate::record::events::Motion;
 use crate::send::Outbox;
 use crate::send::mailbox::Mailbox;
 use crate::send::uplink::{Deadlines, Uplink};
@@ -107,6 +111,7 @@ impl Camera {
         plan: &CameraPlan,
         limits: &LimitsConfig,
         memory: Arc<MemoryWatch>,
+        mut recorder: Option<Recorder>,
         endpoint: Endpoint,
         capture_stop: CancellationToken,
         finish: CancellationToken,
@@ -122,13 +127,20 @@ impl Camera {
             outbox: Outbox::new(Mailbox::new(limits.mailbox_frames, limits.mailbox_bytes)),
             limits: limits.clone(),
         };
+        let (ledger, status, slot, terms) =
+            (view.ledger.clone(), view.status.clone(), view.slot.clone(), view.terms.clone());
+        let capture = Capture::new(plan, ledger, status, slot.clone(), terms.clone(), memory)
+            .recorded_at(recorder.as_ref().map(Recorder::fps));
         let outbox = view.outbox.clone();
-        let preparing =
-            prepare::spawn(plan.id.as_str(), view.slot.clone(), view.terms.clone(), plan.prepare, move |frame| {
-                outbox.put(frame, clock::now());
-            })?;
-        let capture =
-            Capture::new(plan, view.ledger.clone(), view.status.clone(), view.slot.clone(), view.terms.clone(), memory);
+        let preparing = prepare::spawn(plan.id.as_str(), slot, terms, plan.prepare, move |frame, purpose| {
+            if let Some(recorder) = recorder.as_mut().filter(|_| purpose.is_recorded) {
+                recorder.take(&frame, motion_in(&frame));
+            }
+            match purpose.unsent {
+                Some(reason) => frame.ticket.drop_as(reason),
+                None => outbox.put(frame, clock::now()),
+            }
+        })?;
         let uplink = Uplink {
             server: Box::new(endpoint),
             hello: hello(plan, view.session),
@@ -173,6 +185,12 @@ impl Camera {
         }
         uplink
     }
+}
+
+/// Whether something moves in a frame, as far as preparing it told.
+fn motion_in(_frame: &PreparedFrame) -> Motion {
+    // Nothing looks for motion yet: everything counts as moving.
+    Motion::Unknown
 }
 
 /// Ends the prepare thread and counts what waits, however the camera ends.

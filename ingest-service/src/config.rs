@@ -2,6 +2,8 @@
 //! Reads no device and binds no port. The reference with every key is
 //! `config.example.toml`.
 
+mod recording;
+
 use std::fmt;
 use std::path::Path;
 
@@ -9,7 +11,10 @@ use flatframe_shared::config::{self, ConfigError, in_range};
 use flatframe_shared::telemetry::TelemetryConfig;
 use serde::{Deserialize, Serialize, Serializer};
 
+pub use self::recording::RecordingConfig;
+
 use crate::plan::CameraPlan;
+use crate::record::RecordPolicy;
 use crate::source::spec;
 
 /// Environment variables begin with this: `FLATFRAME_INGEST_SERVER__ADDRESS`.
@@ -31,6 +36,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Logs and traces.
     pub telemetry: TelemetryConfig,
+    /// What is kept on disk.
+    pub recording: RecordingConfig,
     /// The cameras, at least one.
     pub camera: Vec<CameraConfig>,
 }
@@ -128,6 +135,8 @@ pub struct CameraConfig {
     pub faces: u8,
     /// With `pattern`: seed of their movements.
     pub seed: u64,
+    /// What of it is recorded.
+    pub record: RecordPolicy,
 }
 
 /// A password; shown by nothing.
@@ -188,6 +197,7 @@ impl Default for CameraConfig {
             command: Vec::new(),
             faces: 1,
             seed: 1,
+            record: RecordPolicy::Off,
         }
     }
 }
@@ -237,6 +247,7 @@ impl Config {
             }
             plans.push(plan);
         }
+        self.recording.check(&self.limits, &plans)?;
         Ok(plans)
     }
 

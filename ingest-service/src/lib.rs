@@ -3,7 +3,8 @@
 //!
 //! The folders follow the frame: [`source`] (a picture from a device),
 //! [`prepare`] (wanted at all, and small enough), [`send`] (waiting, on its
-//! way, answered). [`camera`] puts one camera together, [`ingest`] all of them.
+//! way, answered); [`record`] keeps on disk what it is told to, nothing unless
+//! it is. [`camera`] puts one camera together, [`ingest`] all of them.
 //! Nothing here finds faces.
 
 pub mod config;
@@ -12,6 +13,7 @@ pub mod plan;
 
 pub mod frame;
 pub mod prepare;
+pub mod record;
 pub mod send;
 pub mod source;
 pub mod terms;
@@ -19,6 +21,7 @@ pub mod terms;
 pub mod camera;
 pub mod ingest;
 pub mod metrics;
+pub mod recordings_command;
 
 pub use camera::CameraView;
 pub use config::{CameraConfig, Config};

@@ -5,11 +5,12 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use flatframe_shared::allocator;
 use flatframe_shared::cli::{self, EXIT_CONFIG, ServiceArgs};
 use flatframe_shared::shutdown::{CancellationToken, LEAVE_THREADS_AFTER, Signals};
 use flatframe_shared::telemetry::{self, TelemetryConfig};
+use ingest_service::recordings_command::{self, RecordingsArgs};
 use ingest_service::{Checked, Config, check, run};
 
 const PROGRAM: &str = "ingest-service";
@@ -29,11 +30,27 @@ const STACK_BYTES: usize = 512 * 1024;
 struct Args {
     #[command(flatten)]
     service: ServiceArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What to do in place of serving.
+#[derive(Subcommand)]
+enum Command {
+    Recordings(RecordingsArgs),
 }
 
 fn main() -> ExitCode {
     allocator::settle();
-    let args = Args::parse().service;
+    let Args { service: args, command } = Args::parse();
+    match command {
+        None => {}
+        Some(Command::Recordings(recordings)) => {
+            let ended = recordings_command::run(&recordings, &args, &mut std::io::stdout().lock());
+            // A closed pipe is what `| head` does.
+            return ended.unwrap_or(ExitCode::FAILURE);
+        }
+    }
     let config = match Config::load(args.config.as_deref(), &args.set) {
         Ok(config) => config,
         Err(error) => return fail(EXIT_CONFIG, &error),

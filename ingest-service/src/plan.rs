@@ -9,6 +9,7 @@ use flatframe_shared::frame::{CameraId, PictureSize, Rotation};
 
 use crate::config::{CameraConfig, LimitsConfig};
 use crate::prepare::PrepareLimits;
+use crate::record::RecordPolicy;
 use crate::source::pattern;
 use crate::source::spec::{Login, SourceSpec};
 
@@ -48,6 +49,8 @@ pub struct CameraPlan {
     pub faces: u8,
     /// Seed of a test card.
     pub seed: u64,
+    /// What of it is recorded.
+    pub record: RecordPolicy,
     /// Largest JPEG taken from the source, bytes.
     pub max_picture_bytes: usize,
     /// Limits of preparation.
@@ -89,6 +92,7 @@ impl CameraPlan {
             command: camera.command.clone(),
             faces: camera.faces,
             seed: camera.seed,
+            record: camera.record,
             max_picture_bytes: limits.max_picture_bytes,
             prepare: PrepareLimits {
                 source_size,

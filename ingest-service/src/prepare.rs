@@ -13,7 +13,7 @@ use flatframe_shared::clock;
 use flatframe_shared::frame::PictureSize;
 use flatframe_shared::outcome::DropReason;
 
-use crate::frame::{CapturedFrame, Picture, PreparedFrame};
+use crate::frame::{CapturedFrame, Picture, PreparedFrame, Purpose};
 use crate::prepare::downsample::{Downsampler, Wanted};
 use crate::terms::TermsCell;
 
@@ -34,11 +34,20 @@ struct SlotState {
 }
 
 impl RawSlot {
-    /// Puts a frame in; the one that waited is superseded.
+    /// Puts a frame in; the one that waited is superseded, unless it is to be
+    /// sent and the newer one is for the recording alone: recording costs no
+    /// frame that could be sent.
     pub fn put(&self, frame: CapturedFrame) {
         let mut state = self.lock();
         if state.closed {
             frame.ticket.drop_as(DropReason::Shutdown);
+            return;
+        }
+        let is_to_be_sent = |waiting: &CapturedFrame| waiting.purpose.unsent.is_none();
+        if let Some(reason) = frame.purpose.unsent
+            && state.waiting.as_ref().is_some_and(is_to_be_sent)
+        {
+            frame.ticket.drop_as(reason);
             return;
         }
         if let Some(older) = state.waiting.replace(frame) {
@@ -96,21 +105,24 @@ pub struct PrepareLimits {
 }
 
 impl PrepareLimits {
-    /// These limits and the server's, the lower of each.
-    fn wanted(&self, terms: crate::terms::Terms) -> Wanted {
+    /// These limits and, where there is a server, its own: the lower of each.
+    fn wanted(&self, terms: Option<crate::terms::Terms>) -> Wanted {
+        let (max_size, max_bytes) =
+            terms.map_or((self.sent_size, self.sent_bytes), |terms| (terms.max_size, terms.max_frame_bytes));
         Wanted {
             max_size: PictureSize::new(
-                self.sent_size.width_px.min(terms.max_size.width_px),
-                self.sent_size.height_px.min(terms.max_size.height_px),
+                self.sent_size.width_px.min(max_size.width_px),
+                self.sent_size.height_px.min(max_size.height_px),
             ),
-            max_bytes: self.sent_bytes.min(terms.max_frame_bytes),
+            max_bytes: self.sent_bytes.min(max_bytes),
             quality: self.quality,
         }
     }
 }
 
 /// Starts the thread that takes frames from `slot`, prepares them and hands
-/// them to `deliver`. It ends when the slot is closed.
+/// them to `deliver`, with what each is wanted for. It ends when the slot is
+/// closed.
 ///
 /// # Errors
 /// When the system gives no thread.
@@ -119,20 +131,22 @@ pub fn spawn(
     slot: Arc<RawSlot>,
     terms: TermsCell,
     limits: PrepareLimits,
-    mut deliver: impl FnMut(PreparedFrame) + Send + 'static,
+    mut deliver: impl FnMut(PreparedFrame, Purpose) + Send + 'static,
 ) -> std::io::Result<JoinHandle<()>> {
     // Linux shows 15 characters of a thread's name.
     let name: String = format!("prep-{camera}").chars().take(15).collect();
     std::thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || {
         let mut downsampler = Downsampler::new(limits.source_size);
         while let Some(frame) = slot.take() {
-            let CapturedFrame { birth, ticket, picture } = frame;
-            let Some(terms) = terms.get() else {
-                ticket.drop_as(DropReason::Offline);
-                continue;
-            };
-            if birth.expired(clock::now()) {
-                ticket.drop_as(DropReason::Expired);
+            let CapturedFrame { birth, ticket, picture, mut purpose } = frame;
+            let terms = terms.get();
+            let is_offline = || terms.is_none().then_some(DropReason::Offline);
+            let is_expired = || birth.expired(clock::now()).then_some(DropReason::Expired);
+            purpose.unsent = purpose.unsent.or_else(is_offline).or_else(is_expired);
+            if let Some(reason) = purpose.unsent
+                && !purpose.is_recorded
+            {
+                ticket.drop_as(reason);
                 continue;
             }
             let Picture::Jpeg(jpeg) = picture else {
@@ -140,7 +154,9 @@ pub fn spawn(
                 continue;
             };
             match downsampler.fit(jpeg, &limits.wanted(terms)) {
-                Ok(fitted) => deliver(PreparedFrame { birth, ticket, jpeg: fitted.jpeg, size: fitted.size }),
+                Ok(fitted) => {
+                    deliver(PreparedFrame { birth, ticket, jpeg: fitted.jpeg, size: fitted.size }, purpose);
+                }
                 Err(reason) => ticket.drop_as(reason),
             }
         }
