@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize, Serializer};
 pub use self::recording::RecordingConfig;
 
 use crate::plan::CameraPlan;
-use crate::record::RecordPolicy;
 use crate::source::spec;
 
 /// Environment variables begin with this: `FLATFRAME_INGEST_SERVER__ADDRESS`.
@@ -135,8 +134,8 @@ pub struct CameraConfig {
     pub faces: u8,
     /// With `pattern`: seed of their movements.
     pub seed: u64,
-    /// What of it is recorded.
-    pub record: RecordPolicy,
+    /// What of it is recorded: `off`, `continuous` or `motion`.
+    pub record: String,
 }
 
 /// A password; shown by nothing.
@@ -197,7 +196,7 @@ impl Default for CameraConfig {
             command: Vec::new(),
             faces: 1,
             seed: 1,
-            record: RecordPolicy::Off,
+            record: "off".into(),
         }
     }
 }

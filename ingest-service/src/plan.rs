@@ -80,6 +80,8 @@ impl CameraPlan {
         let rotation = Rotation::from_degrees(camera.rotation_degrees)
             .map_err(|error| ConfigError::not_allowed(key("rotation_degrees"), error.0, "use 0, 90, 180 or 270"))?;
         let source_size = PictureSize::new(limits.max_source_width_px, limits.max_source_height_px);
+        let record = RecordPolicy::parse(&camera.record)
+            .ok_or_else(|| ConfigError::not_allowed(key("record"), &camera.record, "use off, continuous or motion"))?;
         let plan = Self {
             name: camera.name.clone(),
             fps: camera.fps,
@@ -92,7 +94,7 @@ impl CameraPlan {
             command: camera.command.clone(),
             faces: camera.faces,
             seed: camera.seed,
-            record: camera.record,
+            record,
             max_picture_bytes: limits.max_picture_bytes,
             prepare: PrepareLimits {
                 source_size,

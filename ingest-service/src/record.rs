@@ -36,7 +36,6 @@ use flatframe_shared::budget::Place;
 use flatframe_shared::clock;
 use flatframe_shared::disk;
 use flatframe_shared::frame::CameraId;
-use serde::{Deserialize, Serialize};
 
 pub use self::ring::{Bounds, MAX_SEGMENTS, SEGMENT_ENTRY_BYTES};
 pub use self::write_rate::BURST;
@@ -55,8 +54,7 @@ const STACK_BYTES: usize = 256 * 1024;
 pub const WRITER_BYTES: u64 = 1 << 20;
 
 /// What of a camera is recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RecordPolicy {
     /// Nothing.
     #[default]
@@ -65,6 +63,18 @@ pub enum RecordPolicy {
     Continuous,
     /// What moves, with what was shortly before and after.
     Motion,
+}
+
+impl RecordPolicy {
+    /// Reads what a camera's `record` key says.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "off" => Some(Self::Off),
+            "continuous" => Some(Self::Continuous),
+            "motion" => Some(Self::Motion),
+            _ => None,
+        }
+    }
 }
 
 /// Where recordings are and what they may take.
@@ -155,20 +165,11 @@ impl Recording {
         Ok((handle, RecordingWriter { shared, thread: Some(thread) }))
     }
 
-    fn parts(
-        settings: RecordingSettings,
-        plans: &[CameraPlan],
-        surroundings: Surroundings,
-    ) -> (Arc<Shared>, Writer) {
+    fn parts(settings: RecordingSettings, plans: &[CameraPlan], surroundings: Surroundings) -> (Arc<Shared>, Writer) {
         let (run, began) = (fastrand::u64(..), (surroundings.now)());
         let recorded = || plans.iter().filter(|plan| plan.record != RecordPolicy::Off);
         let cameras: Vec<Writing> = recorded()
-            .map(|plan| Writing {
-                camera: plan.id.clone(),
-                rotation_degrees: plan.rotation.degrees(),
-                run,
-                began,
-            })
+            .map(|plan| Writing { camera: plan.id.clone(), rotation_degrees: plan.rotation.degrees(), run, began })
             .collect();
         let shared = Arc::new(Shared {
             queue: Queue::new(settings.queue_bytes),
@@ -215,10 +216,9 @@ impl Recording {
     pub fn places(&self) -> Vec<Place> {
         let settings = &self.shared.settings;
         let shared = Arc::clone(&self.shared);
-        let mut places =
-            vec![Place::new("recording/queue_bytes", settings.queue_bytes as u64, move || {
-                shared.queue.held_bytes() as u64
-            })];
+        let mut places = vec![Place::new("recording/queue_bytes", settings.queue_bytes as u64, move || {
+            shared.queue.held_bytes() as u64
+        })];
         for (number, camera) in self.shared.cameras.iter().enumerate() {
             for (name, cap, live) in [
                 ("disk_bytes", settings.bounds.max_bytes, (|of| of.disk_bytes) as fn(CameraRecording) -> u64),

@@ -14,6 +14,8 @@ mod children;
 mod http_cameras;
 #[path = "ingest/memory.rs"]
 mod memory;
+#[path = "ingest/recording.rs"]
+mod recording;
 #[path = "ingest/recovery.rs"]
 mod recovery;
 #[path = "ingest/uplink.rs"]

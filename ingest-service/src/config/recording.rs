@@ -111,7 +111,8 @@ impl RecordingConfig {
         in_range("recording.queue_bytes", self.queue_bytes, least_queue..=512 << 20)?;
         for plan in plans.iter().filter(|plan| plan.record != RecordPolicy::Off) {
             if self.dir.is_empty() {
-                let allowed = format!("camera {} is to be recorded: name a folder, or set its record = \"off\"", plan.id);
+                let allowed =
+                    format!("camera {} is to be recorded: name a folder, or set its record = \"off\"", plan.id);
                 return Err(ConfigError::not_allowed("recording.dir", "\"\"", allowed));
             }
             if camera_folder(&plan.id).is_none() {

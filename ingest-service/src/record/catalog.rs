@@ -115,7 +115,8 @@ impl Frames {
     /// Length of all its files and how many they are.
     pub fn files(&self) -> (u64, u64) {
         let names = self.names.as_slice();
-        let bytes = |name: &SegmentName| fs::metadata(self.folder.join(name.to_string())).map_or(0, |found| found.len());
+        let bytes =
+            |name: &SegmentName| fs::metadata(self.folder.join(name.to_string())).map_or(0, |found| found.len());
         (names.iter().map(bytes).sum(), names.len() as u64)
     }
 

@@ -86,8 +86,7 @@ mod tests {
 
     use super::*;
 
-    const AROUND: Around =
-        Around { before: Duration::from_secs(2), after: Duration::from_secs(3), before_bytes: 1000 };
+    const AROUND: Around = Around { before: Duration::from_secs(2), after: Duration::from_secs(3), before_bytes: 1000 };
 
     /// Which of the frames, one a second of 100 bytes each, are recorded.
     fn recorded(around: Around, motion: &str) -> Vec<usize> {

@@ -85,8 +85,7 @@ pub fn survey(dir: &Path, camera: &CameraId, range: TimeRange) -> Result<Exporte
         let middle = intervals_us.len() / 2;
         let usual_us = (*intervals_us.select_nth_unstable(middle).1).max(1);
         // The mean of what is no gap: the film then lasts as long as it took.
-        let usual: Vec<u64> =
-            intervals_us.iter().copied().filter(|us| *us / GAP_INTERVALS <= usual_us).collect();
+        let usual: Vec<u64> = intervals_us.iter().copied().filter(|us| *us / GAP_INTERVALS <= usual_us).collect();
         let mean_us = usual.iter().map(|us| u128::from(*us)).sum::<u128>() / (usual.len() as u128).max(1);
         seen.period_us = u32::try_from(mean_us.max(1)).unwrap_or(u32::MAX);
         seen.gaps = (intervals_us.len() - usual.len()) as u64;
@@ -184,9 +183,7 @@ impl Exported {
         self.to_unix_us = header.captured_unix_us.or(self.to_unix_us);
         self.rotation_degrees = found.rotation_degrees;
         let size = self.size.unwrap_or(header.size);
-        self.size = Some(PictureSize::new(
-            size.width_px.max(header.size.width_px),
-            size.height_px.max(header.size.height_px),
-        ));
+        self.size =
+            Some(PictureSize::new(size.width_px.max(header.size.width_px), size.height_px.max(header.size.height_px)));
     }
 }

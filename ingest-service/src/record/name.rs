@@ -59,7 +59,8 @@ fn parse_time(text: &str) -> Option<i64> {
         return None;
     }
     let (date, time) = (&text[..8], &text[9..]);
-    let spelled = format!("{}-{}-{}T{}:{}:{}", &date[..4], &date[4..6], &date[6..], &time[..2], &time[2..4], &time[4..]);
+    let spelled =
+        format!("{}-{}-{}T{}:{}:{}", &date[..4], &date[4..6], &date[6..], &time[..2], &time[2..4], &time[4..]);
     let since = humantime::parse_rfc3339(&spelled).ok()?.duration_since(UNIX_EPOCH).ok()?;
     i64::try_from(since.as_millis()).ok()
 }

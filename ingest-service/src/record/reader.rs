@@ -6,9 +6,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use super::container::{
-    FILE_HEADER_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, FileHeader, FileHeaderError, FrameHeader,
-};
+use super::container::{FILE_HEADER_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, FileHeader, FileHeaderError, FrameHeader};
 
 /// Read at once while a frame header is looked for.
 const SEARCH_BYTES: usize = 64 * 1024;

@@ -290,11 +290,6 @@ impl Ring {
         false
     }
 
-    /// Whether a power cut would lose something.
-    pub fn is_dirty(&self) -> bool {
-        !self.unsynced.is_empty() || self.open.as_ref().is_some_and(|open| open.is_dirty)
-    }
-
     /// Has the disk keep what was written.
     ///
     /// # Errors
@@ -353,7 +348,7 @@ impl Ring {
         let mut jpeg = Vec::new();
         while reader.next(Some(&mut jpeg))?.is_some() {}
         let (whole, len) = (reader.whole_until(), reader.len());
-        if whole == len {
+        if whole == len && whole > 0 {
             return Ok(());
         }
         tracing::info!(file = %path.display(), bytes = len - whole, "the torn end of a recording is cut off");

@@ -97,11 +97,6 @@ impl Store {
         Ok(folders)
     }
 
-    /// Whether a power cut would lose something.
-    pub fn is_dirty(&self) -> bool {
-        self.rings.iter().any(|(_, ring)| ring.is_dirty())
-    }
-
     /// Has the disk keep what was written.
     ///
     /// # Errors

@@ -44,8 +44,9 @@ fn camera(id: &str) -> CameraId {
 }
 
 fn plan(id: &str, record: RecordPolicy) -> CameraPlan {
-    let config = CameraConfig { record, ..CameraConfig::new(id, "pattern") };
-    CameraPlan::new(&config, &LimitsConfig::default()).expect("valid")
+    let mut plan = CameraPlan::new(&CameraConfig::new(id, "pattern"), &LimitsConfig::default()).expect("valid");
+    plan.record = record;
+    plan
 }
 
 /// In memory where there is such a folder: tests write a lot.
@@ -76,18 +77,17 @@ impl Stage {
         Self::of(folder(), &[plan("a", RecordPolicy::Continuous), plan("b", RecordPolicy::Continuous)], change)
     }
 
-    fn of(
-        folder: Arc<tempfile::TempDir>,
-        plans: &[CameraPlan],
-        change: impl FnOnce(&mut RecordingSettings),
-    ) -> Self {
+    fn of(folder: Arc<tempfile::TempDir>, plans: &[CameraPlan], change: impl FnOnce(&mut RecordingSettings)) -> Self {
         let mut settings = settings(folder.path());
         change(&mut settings);
-        let (start, clock) = (Instant::now(), Arc::new(Clock {
-            now_ms: AtomicU64::new(0),
-            wall_us: AtomicI64::new(START_US),
-            free_bytes: AtomicU64::new(1 << 40),
-        }));
+        let (start, clock) = (
+            Instant::now(),
+            Arc::new(Clock {
+                now_ms: AtomicU64::new(0),
+                wall_us: AtomicI64::new(START_US),
+                free_bytes: AtomicU64::new(1 << 40),
+            }),
+        );
         let (now, wall, free) = (Arc::clone(&clock), Arc::clone(&clock), Arc::clone(&clock));
         let surroundings = Surroundings {
             free_bytes: Arc::new(move |_| Ok(free.free_bytes.load(Relaxed))),
@@ -104,7 +104,7 @@ impl Stage {
         self.shared.settings.dir.clone()
     }
 
-    fn advance(&self, ms: u64) -> &Self {
+    fn advance(&mut self, ms: u64) -> &mut Self {
         self.clock.now_ms.fetch_add(ms, Relaxed);
         self
     }

@@ -151,7 +151,9 @@ fn frames_of_an_earlier_run_grow_old_too() {
 
 #[test]
 fn no_more_is_written_than_the_rate_allows() {
-    let mut stage = Stage::new(|settings| settings.max_write_bytes_per_s = 10_000);
+    let mut stage = Stage::new(|settings| {
+        (settings.max_write_bytes_per_s, settings.bounds.max_bytes) = (10_000, 4 << 20);
+    });
     for _ in 0..100 {
         for _ in 0..5 {
             stage.offer(0, 4000).advance(200);
