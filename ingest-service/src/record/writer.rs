@@ -18,10 +18,12 @@ use super::ring::Writing;
 use super::state::{NotRecorded, Pause};
 use super::store::Store;
 use super::write_rate::WriteRate;
-use super::{Shared, Surroundings};
+use super::{RecordedCamera, Shared, Surroundings};
 
 /// Between two batches.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
+/// Between two lines about frames that are lost.
+const LOSSES_EVERY: Duration = Duration::from_secs(60);
 /// Longest wait between two attempts to open a folder that failed.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
@@ -43,7 +45,10 @@ pub struct Writer {
     retry_at: Option<Instant>,
     /// When the oldest of what is not synced was written.
     dirty_since: Option<Instant>,
+    /// Lets a line about losses through once a minute.
     losses: RateLog,
+    /// Frames lost, as far as such a line told.
+    told_lost: u64,
 }
 
 impl Writer {
@@ -64,7 +69,8 @@ impl Writer {
             attempts: 0,
             retry_at: None,
             dirty_since: None,
-            losses: RateLog::default(),
+            losses: RateLog::new(LOSSES_EVERY),
+            told_lost: 0,
         }
     }
 
@@ -93,23 +99,15 @@ impl Writer {
         let now = (self.surroundings.now)();
         self.look_at_store(now);
         self.look_at_disk();
-        let mut lost = 0;
         while let Some(frame) = self.batch.pop_front() {
             let tally = &Arc::clone(&self.shared).cameras[frame.camera].tally;
             match self.write(&frame, now) {
                 Ok(bytes) => tally.add_recorded(bytes),
-                Err(reason) => {
-                    tally.add_not_recorded(reason);
-                    lost += 1;
-                }
+                Err(reason) => tally.add_not_recorded(reason),
             }
             self.shared.queue.settle(frame.held_bytes());
         }
-        if lost > 0
-            && let Some(held_back) = self.losses.allow(flatframe_shared::clock::now())
-        {
-            tracing::warn!(frames = lost, held_back, "frames are missing from the recording");
-        }
+        self.warn_of_losses(now);
         let kept = self.keep(now);
         self.note(kept, now);
         self.show();
@@ -146,6 +144,20 @@ impl Writer {
                 self.note(Err(error), now);
                 Err(NotRecorded::Failed)
             }
+        }
+    }
+
+    /// Says what is lost though nothing is paused: a pause has lines of its own.
+    fn warn_of_losses(&mut self, now: Instant) {
+        let quiet = [NotRecorded::QueueFull, NotRecorded::WriteRate, NotRecorded::TooLarge];
+        let lost_of = |camera: &RecordedCamera| {
+            let of = camera.tally.read();
+            quiet.iter().map(|reason| of.not_recorded[*reason as usize]).sum::<u64>()
+        };
+        let lost: u64 = self.shared.cameras.iter().map(lost_of).sum();
+        if lost > self.told_lost && self.losses.allow(now).is_some() {
+            tracing::warn!(frames = lost - self.told_lost, "frames are missing from the recording");
+            self.told_lost = lost;
         }
     }
 

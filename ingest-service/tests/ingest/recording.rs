@@ -170,7 +170,7 @@ fn service(dir: &Path) -> Command {
     let toml = dir.with_extension("toml");
     let text = format!(
         "[server]\naddress = '{NO_SERVER}'\n[admin]\nlisten = ''\n[recording]\ndir = '{}'\nfps = 60.0\n\
-         min_free_bytes = 0\nmax_write_bytes_per_s = 1073741824\nqueue_bytes = 1048576\nsync_s = 1\n\
+         min_free_bytes = 0\nmax_write_bytes_per_s = 1073741824\nqueue_bytes = 2097152\nsync_s = 1\n\
          [[camera]]\nid = 'a'\nsource = 'pattern'\nfps = 60.0\nrecord = 'continuous'\n",
         dir.display()
     );
