@@ -41,18 +41,32 @@ fn paused(ingest: &Ingest) -> Option<Pause> {
     ingest.sources().recording.as_ref().expect("it records").paused()
 }
 
-/// Segment and number of every frame on disk; each one decodes.
-fn frames(dir: &Path) -> Vec<(u64, u64)> {
+/// Segment and number of every frame on disk; with `is_checked` every picture is
+/// read and its checksum compared.
+fn numbers(dir: &Path, is_checked: bool) -> Vec<(u64, u64)> {
     let camera = CameraId::parse("a").expect("valid");
-    let mut frames = Frames::of(dir, &camera, TimeRange::default()).expect("readable");
-    let (mut found, mut picture, mut rgb) = (Vec::new(), Vec::new(), Vec::new());
-    while let Some(frame) = frames.next(Some(&mut picture)).expect("readable") {
-        let size = jpeg::decode_rgb(&picture, PictureSize::new(640, 480), &mut rgb).expect("a picture");
-        assert_eq!(size, frame.header.size);
+    // Before the first frame there is no folder.
+    let Ok(mut frames) = Frames::of(dir, &camera, TimeRange::default()) else { return Vec::new() };
+    let (mut found, mut picture) = (Vec::new(), Vec::new());
+    while let Some(frame) = frames.next(is_checked.then_some(&mut picture)).expect("readable") {
         found.push((frame.sequence, frame.header.number));
     }
     assert!(frames.damage.is_empty(), "{:?}", frames.damage);
     found
+}
+
+/// How many frames are on disk; each one decodes.
+fn pictures(dir: &Path) -> usize {
+    let camera = CameraId::parse("a").expect("valid");
+    let mut frames = Frames::of(dir, &camera, TimeRange::default()).expect("readable");
+    let (mut count, mut picture, mut rgb) = (0, Vec::new(), Vec::new());
+    while let Some(frame) = frames.next(Some(&mut picture)).expect("readable") {
+        let size = jpeg::decode_rgb(&picture, PictureSize::new(640, 480), &mut rgb).expect("a picture");
+        assert_eq!(size, frame.header.size);
+        count += 1;
+    }
+    assert!(frames.damage.is_empty(), "{:?}", frames.damage);
+    count
 }
 
 #[tokio::test]
@@ -88,7 +102,7 @@ async fn recorded_without_a_server_and_the_ledger_balances() {
     // Recorded at its own rate; all of them count as offline in the end.
     assert_eq!(of.not_recorded, [0; NotRecorded::ALL.len()]);
     assert!(of.recorded <= dropped(DropReason::Offline) && of.recorded < counts.captured, "{of:?} {counts:?}");
-    assert_eq!(frames(&dir).len() as u64, of.recorded, "what was offered before the end is on disk");
+    assert_eq!(pictures(&dir) as u64, of.recorded, "what was offered before the end is on disk");
 }
 
 #[tokio::test]
@@ -161,7 +175,7 @@ async fn a_full_disk_harms_no_stream() {
         shutdown.cancel();
         assert_eq!(soon("the service stops", ingest.join()).await.balance(), 0);
         let recorded = sources.recording.as_ref().expect("it records").cameras().next().expect("a camera").1.recorded;
-        assert_eq!(frames(&dir).len() as u64, recorded, "no half frame is left");
+        assert_eq!(pictures(&dir) as u64, recorded, "no half frame is left");
     }
 }
 
@@ -175,7 +189,14 @@ fn service(dir: &Path) -> Command {
         dir.display()
     );
     std::fs::write(&toml, text).expect("written");
-    command.env_remove("RUST_LOG").arg("--config").arg(toml).stdin(Stdio::null()).stdout(Stdio::null());
+    // Colours would part words from their values.
+    command
+        .env_remove("RUST_LOG")
+        .env("NO_COLOR", "1")
+        .arg("--config")
+        .arg(toml)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     command
 }
 
@@ -189,17 +210,18 @@ async fn what_was_written_survives_twenty_kills() {
     for kill in 0..KILLS {
         let mut child = service(&dir).stderr(Stdio::null()).spawn().expect("starts");
         let before = seen.len();
-        until("more frames are on disk", || dir.join("a").is_dir() && frames(&dir).len() > before).await;
+        until("more frames are on disk", || numbers(&dir, false).len() > before).await;
         tokio::time::sleep(Duration::from_millis(fastrand::u64(0..300))).await;
-        let acknowledged = frames(&dir);
+        let acknowledged = numbers(&dir, false);
         child.kill().expect("SIGKILL");
         child.wait().expect("reaped");
-        let after = frames(&dir);
+        let after = numbers(&dir, true);
         assert!(after.starts_with(&acknowledged) && acknowledged.starts_with(&seen), "kill {kill}");
         assert!(after.windows(2).all(|pair| pair[0] < pair[1]), "kill {kill}: in order, none twice");
         seen = after;
     }
     let segments = seen.chunk_by(|one, other| one.0 == other.0).count();
+    assert_eq!(pictures(&dir), seen.len());
     println!("{} frames in {segments} segments after {KILLS} kills", seen.len());
     assert_eq!(segments, KILLS, "each run begins a segment");
 }
@@ -210,7 +232,7 @@ async fn sigterm_writes_what_waits_and_the_program_lists_and_exports_it() {
     let dir = folder.path().join("recordings");
     let child = service(&dir).stderr(Stdio::piped()).spawn().expect("starts");
     let pid = libc::pid_t::try_from(child.id()).expect("a process id");
-    until("frames are on disk", || dir.join("a").is_dir() && frames(&dir).len() > 30).await;
+    until("frames are on disk", || numbers(&dir, false).len() > 30).await;
     // While it writes.
     let list = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ingest-service"));
@@ -227,7 +249,7 @@ async fn sigterm_writes_what_waits_and_the_program_lists_and_exports_it() {
     let output = child.wait_with_output().expect("ends");
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && start.elapsed() < Duration::from_secs(10), "{:?} {log}", start.elapsed());
-    let on_disk = frames(&dir).len();
+    let on_disk = pictures(&dir);
     assert!(log.contains("the recording is closed") && log.contains(&format!("recorded={on_disk}")), "{on_disk} {log}");
 
     let (code, text) = list(&["list", "--json", "--check"]);
