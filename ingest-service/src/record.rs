@@ -98,11 +98,14 @@ pub struct RecordingSettings {
     pub around: Around,
 }
 
+/// Says how many bytes of the file system of a folder are free.
+pub type FreeBytes = Arc<dyn Fn(&Path) -> std::io::Result<u64> + Send + Sync>;
+
 /// What the recording asks of its surroundings: a test answers for them.
 #[derive(Clone)]
 pub struct Surroundings {
     /// Free bytes of the file system of a folder.
-    pub free_bytes: Arc<dyn Fn(&Path) -> std::io::Result<u64> + Send + Sync>,
+    pub free_bytes: FreeBytes,
     /// Monotonic time.
     pub now: Arc<dyn Fn() -> Instant + Send + Sync>,
     /// Wall clock, microseconds; `None`: not set. Decides about age alone.
