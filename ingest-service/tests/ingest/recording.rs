@@ -262,7 +262,7 @@ async fn sigterm_writes_what_waits_and_the_program_lists_and_exports_it() {
     for (arguments, words) in [
         (vec!["export", "--camera", "a"], "--avi"),
         (vec!["export", "--camera", "b", "--avi", "x.avi"], "cannot be read"),
-        (vec!["export", "--camera", "a", "--from", "2030-01-01", "--avi", "x.avi"], "nothing is recorded"),
+        (vec!["export", "--camera", "a", "--from", "2030-01-01T00:00:00", "--avi", "x.avi"], "nothing is recorded"),
         (vec!["list", "--camera", "no/such"], "1 to 64"),
     ] {
         let (code, text) = list(&arguments);
