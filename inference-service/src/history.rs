@@ -154,7 +154,7 @@ pub struct Surroundings {
 impl Default for Surroundings {
     fn default() -> Self {
         let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
-        Self { free_bytes: Arc::new(disk::free_bytes), now_unix_ms: Arc::new(now) }
+        Self { free_bytes: Arc::new(flatframe_shared::disk::free_bytes), now_unix_ms: Arc::new(now) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! One camera, put together: source task, raw slot, prepare thread, mailbox,
-//! uplink task. Cameras share nothing but the runtime. Starts and stops the
-//! parts in their order; does none of their work.
+//! uplink task, and the recorder where it is recorded. Cameras share nothing
+//! but the runtime and the recording's thread. Starts and stops the parts in
+//! their order; does none of their work.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -19,7 +20,8 @@ use tracing::Instrument;
 use crate::config::LimitsConfig;
 use crate::plan::CameraPlan;
 use crate::prepare::look::{ConditionCell, PictureCondition};
-use crate::prepare::{self, RawSlot};
+use crate::prepare::{self, Delivery, RawSlot};
+use crate::record::Recorder;
 use crate::send::Outbox;
 use crate::send::mailbox::Mailbox;
 use crate::send::uplink::{Deadlines, Uplink};
@@ -114,6 +116,7 @@ impl Camera {
         plan: &CameraPlan,
         limits: &LimitsConfig,
         memory: Arc<MemoryWatch>,
+        mut recorder: Option<Recorder>,
         endpoint: Endpoint,
         capture_stop: CancellationToken,
         finish: CancellationToken,
@@ -130,14 +133,22 @@ impl Camera {
             outbox: Outbox::new(Mailbox::new(limits.mailbox_frames, limits.mailbox_bytes)),
             limits: limits.clone(),
         };
+        let (ledger, status, slot, terms) =
+            (view.ledger.clone(), view.status.clone(), view.slot.clone(), view.terms.clone());
+        let capture = Capture::new(plan, ledger, status, slot.clone(), terms.clone(), memory)
+            .recorded_at(recorder.as_ref().map(Recorder::fps));
         let outbox = view.outbox.clone();
-        let (slot, terms) = (view.slot.clone(), view.terms.clone());
         let (prepare, condition) = (plan.prepare.clone(), view.condition.clone());
-        let preparing = prepare::spawn(plan.id.as_str(), slot, terms, prepare, condition, move |frame| {
-            outbox.put(frame, clock::now());
+        let preparing = prepare::spawn(plan.id.as_str(), slot, terms, prepare, condition, move |delivery| {
+            let Delivery { frame, purpose, motion } = delivery;
+            if let Some(recorder) = recorder.as_mut().filter(|_| purpose.is_recorded) {
+                recorder.take(&frame, motion);
+            }
+            match purpose.unsent {
+                Some(reason) => frame.ticket.drop_as(reason),
+                None => outbox.put(frame, clock::now()),
+            }
         })?;
-        let capture =
-            Capture::new(plan, view.ledger.clone(), view.status.clone(), view.slot.clone(), view.terms.clone(), memory);
         let uplink = Uplink {
             server: Box::new(endpoint),
             hello: hello(plan, view.session),

@@ -2,12 +2,16 @@
 //! Reads no device and binds no port. The reference with every key is
 //! `config.example.toml`.
 
+mod recording;
+
 use std::fmt;
 use std::path::Path;
 
 use flatframe_shared::config::{self, ConfigError, in_range};
 use flatframe_shared::telemetry::TelemetryConfig;
 use serde::{Deserialize, Serialize, Serializer};
+
+pub use self::recording::RecordingConfig;
 
 use crate::board::Machine;
 use crate::plan::CameraPlan;
@@ -34,6 +38,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Logs and traces.
     pub telemetry: TelemetryConfig,
+    /// What is kept on disk.
+    pub recording: RecordingConfig,
     /// The cameras, at least one.
     pub camera: Vec<CameraConfig>,
 }
@@ -156,6 +162,8 @@ pub struct CameraConfig {
     pub faces: u8,
     /// With `pattern`: seed of their movements.
     pub seed: u64,
+    /// What of it is recorded: `off`, `continuous` or `motion`.
+    pub record: String,
 }
 
 /// What carries the pictures of an RTSP camera.
@@ -276,6 +284,7 @@ impl Default for CameraConfig {
             ffmpeg_input_options: Vec::new(),
             faces: 1,
             seed: 1,
+            record: "off".into(),
         }
     }
 }
@@ -329,6 +338,7 @@ impl Config {
             }
             plans.push(plan);
         }
+        self.recording.check(&self.limits, &plans)?;
         Ok(plans)
     }
 

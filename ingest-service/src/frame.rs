@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use flatframe_shared::frame::{FrameNumber, PictureSize};
 use flatframe_shared::ledger::WaitingTicket;
+use flatframe_shared::outcome::DropReason;
 use tracing::Span;
 
 /// A picture as a source gives it, not yet looked into.
@@ -63,6 +64,18 @@ pub struct CapturedFrame {
     pub ticket: WaitingTicket,
     /// The picture as the source gave it.
     pub picture: Picture,
+    /// What it is wanted for.
+    pub purpose: Purpose,
+}
+
+/// What a captured frame is wanted for: to be sent, to be recorded, or both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Purpose {
+    /// Whether the recording wants it.
+    pub is_recorded: bool,
+    /// Why it is not sent: its outcome after it was recorded. `None`: it is to
+    /// be sent.
+    pub unsent: Option<DropReason>,
 }
 
 /// A picture ready to be sent.

@@ -31,6 +31,7 @@ use crate::config::Config;
 use crate::memory::budget;
 use crate::metrics::{Sources, registry};
 use crate::plan::CameraPlan;
+use crate::record::{Recording, RecordingWriter};
 use crate::send::uplink;
 
 /// Most connections to the operator's gRPC port.
@@ -39,6 +40,9 @@ const MAX_ADMIN_CONNECTIONS: usize = 8;
 const ADMIN_GRACE: Duration = Duration::from_millis(500);
 /// Connections to the server may close for so long at shutdown.
 const CONNECTIONS_GRACE: Duration = Duration::from_millis(500);
+/// What waits for the disk may be written for so long at shutdown, while the
+/// last answers come.
+const RECORDING_GRACE: Duration = Duration::from_secs(4);
 /// Between two looks at readiness.
 const HEALTH_TICK: Duration = Duration::from_secs(1);
 /// Between two summary lines of one camera.
@@ -114,6 +118,8 @@ pub struct Ingest {
     finish: DropGuard,
     /// What runs behind the connections to the server.
     connections: TaskTracker,
+    /// The thread that records, if one does.
+    recording: Option<RecordingWriter>,
     /// Observer and operator's ports, and what ends them.
     others: Vec<JoinHandle<()>>,
     admin: DropGuard,
@@ -149,17 +155,27 @@ impl Ingest {
         let (capture, finish) = (capture_stop.clone().drop_guard(), finish_now.clone().drop_guard());
         let (memory_bytes, soft_bytes) = (config.limits.memory_bytes, config.limits.soft_memory_bytes);
         let mut resources = Resources::new(budget, Vec::new(), memory_bytes, soft_bytes);
+        let (recording, recording_writer) = match config.recording.settings() {
+            Some(settings) => {
+                let (recording, writer) = Recording::start(settings, &plans).map_err(StartError::Thread)?;
+                (Some(recording), Some(writer))
+            }
+            None => (None, None),
+        };
         let mut cameras = Vec::with_capacity(plans.len());
         for plan in &plans {
             let (endpoint, stop, finish) = (endpoint.clone(), capture_stop.clone(), finish_now.clone());
             let memory = resources.memory.clone();
-            let camera = Camera::start(plan, &config.limits, memory, endpoint, stop, finish);
+            let recorder = recording.as_ref().and_then(|recording| recording.recorder(plan));
+            let camera = Camera::start(plan, &config.limits, memory, recorder, endpoint, stop, finish);
             cameras.push(camera.map_err(StartError::Thread)?);
         }
 
         let views: Vec<CameraView> = cameras.iter().map(|camera| camera.view.clone()).collect();
         resources.places = views.iter().flat_map(CameraView::places).collect();
-        let sources = Arc::new(Sources { cameras: views, resources: Arc::new(resources), board: Board::default() });
+        resources.places.extend(recording.iter().flat_map(Recording::places));
+        let sources =
+            Arc::new(Sources { cameras: views, recording, resources: Arc::new(resources), board: Board::default() });
         let admin_stop = CancellationToken::new();
         let (health, health_service) = health_reporter();
         let mut others = vec![tokio::spawn(observe(sources.clone(), health, capture_stop.clone()))];
@@ -199,6 +215,7 @@ impl Ingest {
             capture,
             finish,
             connections,
+            recording: recording_writer,
             others,
             admin: admin_stop.drop_guard(),
             admin_address,
@@ -246,7 +263,7 @@ impl Ingest {
     /// nothing waiting or in flight. Takes at most
     /// [`flatframe_shared::shutdown::SHUTDOWN_DEADLINE`].
     pub async fn join(self) -> IngestCounts {
-        let Self { sources, mut cameras, shutdown, capture, finish, connections, others, admin, .. } = self;
+        let Self { sources, mut cameras, shutdown, capture, finish, connections, recording, others, admin, .. } = self;
         shutdown.cancelled().await;
         drop(capture);
         let started = Instant::now();
@@ -267,6 +284,9 @@ impl Ingest {
             "frames that waited are counted"
         );
 
+        // No camera offers a frame any more; the disk takes its time beside the
+        // last answers.
+        let closing = recording.map(|writer| tokio::task::spawn_blocking(move || writer.close(RECORDING_GRACE)));
         drop(finish);
         for mut uplink in uplinks {
             join(&mut uplink).await;
@@ -278,6 +298,14 @@ impl Ingest {
         let totals = sources.totals();
         tracing::info!(lost = totals.lost, "streams to the server are closed");
 
+        if let (Some(closing), Some(recording)) = (closing, &sources.recording) {
+            let is_whole = closing.await.unwrap_or(false);
+            if !is_whole {
+                tracing::warn!("the disk is too slow: the last frames are not recorded");
+            }
+            let recorded: u64 = recording.cameras().map(|(_, camera)| camera.recorded).sum();
+            tracing::info!(recorded, "the recording is closed");
+        }
         drop(admin);
         for mut task in others {
             join(&mut task).await;

@@ -3,9 +3,11 @@
 //!
 //! The folders follow the frame: [`source`] (a picture from a device),
 //! [`prepare`] (wanted at all, and small enough), [`send`] (waiting, on its
-//! way, answered). [`camera`] puts one camera together, [`ingest`] all of them.
-//! For people, without a service: [`cameras_command`] (what is attached) and
-//! [`probe_command`] (what a source gives). Nothing here finds faces.
+//! way, answered); [`record`] keeps on disk what it is told to, nothing unless
+//! it is. [`camera`] puts one camera together, [`ingest`] all of them. For
+//! people, without a service: [`setup`], [`cameras_command`] (what is attached),
+//! [`probe_command`] (what a source gives), [`recordings_command`]. Nothing here
+//! finds faces.
 
 pub mod board;
 pub mod config;
@@ -15,6 +17,7 @@ pub mod profile;
 
 pub mod frame;
 pub mod prepare;
+pub mod record;
 pub mod send;
 pub mod source;
 pub mod terms;
@@ -26,6 +29,7 @@ pub mod setup;
 
 pub mod cameras_command;
 pub mod probe_command;
+pub mod recordings_command;
 
 pub use camera::CameraView;
 pub use config::{CameraConfig, Config};

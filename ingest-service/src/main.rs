@@ -13,6 +13,7 @@ use flatframe_shared::telemetry::{self, TelemetryConfig};
 use ingest_service::board::{Board, Machine};
 use ingest_service::probe_command::{self, ProbeArgs};
 use ingest_service::profile::{Fitted, Profile};
+use ingest_service::recordings_command::{self, RecordingsArgs};
 use ingest_service::setup::{self, SetupArgs};
 use ingest_service::{Checked, Config, cameras_command, check, run};
 
@@ -46,6 +47,7 @@ enum Command {
     Cameras,
     /// Open a source and say what it gives.
     Probe(ProbeArgs),
+    Recordings(RecordingsArgs),
 }
 
 fn main() -> ExitCode {
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         let done = match command {
             Command::Cameras => cameras_command::run(&mut out),
             Command::Probe(probe) => probe_command::run(&probe, &args, &machine, &mut out),
+            Command::Recordings(recordings) => recordings_command::run(&recordings, &args, &machine, &mut out.lock()),
             Command::Setup(setup) => return set_up(&setup, &args, &machine),
         };
         return done.unwrap_or_else(|error| unprinted(&error));

@@ -7,6 +7,7 @@ use flatframe_shared::budget::Budget;
 use crate::config::{Config, LimitsConfig};
 use crate::plan::CameraPlan;
 use crate::prepare::downsample::SCRATCH_BYTES_PER_PIXEL;
+use crate::record::{MAX_SEGMENTS, RecordPolicy, SEGMENT_ENTRY_BYTES, WRITER_BYTES};
 use crate::source::spec::SourceSpec;
 use crate::source::{mjpeg_child, mjpeg_http, rtsp, v4l2};
 
@@ -84,6 +85,25 @@ pub fn budget(config: &Config, plans: &[CameraPlan]) -> Budget {
     let sources: u64 = plans.iter().map(source_bytes).sum();
     let about = "read and device buffers, pixels, test cards; a child (rpicam-vid, ffmpeg) has its memory beside this";
     budget.add("sources", sources, None, about.into());
+    if let Some(settings) = config.recording.settings() {
+        let recorded = |policy| plans.iter().filter(|plan| plan.record == policy).count() as u64;
+        let (continuous, motion) = (recorded(RecordPolicy::Continuous), recorded(RecordPolicy::Motion));
+        let (queue, before) = (settings.queue_bytes as u64, settings.around.before_bytes as u64);
+        // With what one other camera left behind, while it is looked through.
+        let lists = (continuous + motion + 1) * MAX_SEGMENTS as u64 * SEGMENT_ENTRY_BYTES;
+        let picture = limits.max_frame_bytes as u64;
+        budget.add(
+            "recording",
+            WRITER_BYTES + picture + queue + motion * before + lists,
+            Some("recording.queue_bytes"),
+            format!(
+                "queue of {} + {motion} cameras x {} from before motion + {} for lists of segments and the writer",
+                mib(queue),
+                mib(before),
+                mib(lists + WRITER_BYTES + picture)
+            ),
+        );
+    }
     budget
 }
 

@@ -19,6 +19,8 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::board::{Board, Strain};
 use crate::camera::CameraView;
 use crate::prepare::look::PictureCondition;
+use crate::record::Recording;
+use crate::record::state::{CameraRecording, NotRecorded, Pause};
 
 /// The states a camera's source can be in.
 const STATES: [CameraState; 4] = [CameraState::Connecting, CameraState::Live, CameraState::Stalled, CameraState::Down];
@@ -28,6 +30,8 @@ const STATES: [CameraState; 4] = [CameraState::Connecting, CameraState::Live, Ca
 pub struct Sources {
     /// The cameras.
     pub cameras: Vec<CameraView>,
+    /// What is recorded, if anything is.
+    pub recording: Option<Recording>,
     /// Memory, and what may wait.
     pub resources: Arc<Resources>,
     /// The machine.
@@ -80,6 +84,9 @@ impl Collector for Sources {
         self.encode_frames(&mut encoder)?;
         self.encode_cameras(&mut encoder)?;
         self.encode_board(&mut encoder)?;
+        if let Some(recording) = &self.recording {
+            encode_recording(&mut encoder, recording)?;
+        }
         metrics::memory(&mut encoder, &self.resources)
     }
 }
@@ -186,4 +193,47 @@ impl Sources {
         }
         Ok(())
     }
+}
+
+fn encode_recording(encoder: &mut DescriptorEncoder<'_>, recording: &Recording) -> fmt::Result {
+    let help = "Frames that were meant to be recorded and are not";
+    let mut family = encoder.encode_descriptor("frames_not_recorded", help, None, MetricType::Counter)?;
+    for (camera, of) in recording.cameras() {
+        for reason in NotRecorded::ALL {
+            let labels = [("camera", camera.as_str()), ("reason", reason.as_str())];
+            ConstCounter::new(of.not_recorded[reason as usize]).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    let (counter, bytes) = (MetricType::Counter, Some(&Unit::Bytes));
+    type Read = fn(CameraRecording) -> u64;
+    for (name, help, unit, kind, read) in [
+        ("recorded_frames", "Frames written to disk", None, counter, (|of| of.recorded) as Read),
+        ("recorded_written", "Written to disk, headers included", bytes, counter, |of| of.written_bytes),
+        ("recording_segments_removed", "Files removed for age or room", None, counter, |of| of.removed_segments),
+        ("recording", "What the recording takes of the disk", bytes, MetricType::Gauge, |of| of.disk_bytes),
+        ("recording_segments", "Files of the recording", None, MetricType::Gauge, |of| of.segments),
+    ] {
+        let mut family = encoder.encode_descriptor(name, help, unit, kind)?;
+        for (camera, of) in recording.cameras() {
+            let labels = [("camera", camera.as_str())];
+            let metric = family.encode_family(&labels)?;
+            match kind {
+                MetricType::Counter => ConstCounter::new(read(of)).encode(metric)?,
+                _ => ConstGauge::new(read(of)).encode(metric)?,
+            }
+        }
+    }
+    let cap = recording.settings().bounds.max_bytes;
+    gauge(encoder, "recording_cap", "Most that the recording of one camera may take of the disk", bytes, cap)?;
+    if let Some(free) = recording.free_bytes() {
+        gauge(encoder, "recording_disk_free", "Free on the disk of the recording", bytes, free)?;
+    }
+    let help = "1 while nothing is recorded, by reason";
+    let mut family = encoder.encode_descriptor("recording_paused", help, None, MetricType::Gauge)?;
+    let paused = recording.paused();
+    for reason in Pause::WORDS {
+        let is = i64::from(paused.as_ref().is_some_and(|pause| pause.as_str() == reason));
+        ConstGauge::new(is).encode(family.encode_family(&[("reason", reason)])?)?;
+    }
+    Ok(())
 }

@@ -11,6 +11,7 @@ use crate::config::{CameraConfig, H264Decoder, LimitsConfig, RtspTransport};
 use crate::prepare::look::MotionPolicy;
 use crate::prepare::preparer::PrepareLimits;
 use crate::prepare::view::{self, View};
+use crate::record::RecordPolicy;
 use crate::source::pattern;
 use crate::source::spec::{Login, SourceSpec};
 
@@ -18,6 +19,9 @@ use crate::source::spec::{Login, SourceSpec};
 const MAX_NAME_BYTES: usize = 128;
 /// Lowest rate, in frames per second: one in 100 s.
 const MIN_FPS: f32 = 0.01;
+/// Share of the picture that must change for a recording of motion, unless
+/// `motion_percent` is set: a face that comes in at the far end of a room.
+const RECORDED_MOTION_PERCENT: f32 = 1.0;
 /// Asked of sources that can be asked, unless configured.
 const ASKED_SIZE: PictureSize = PictureSize::new(640, 480);
 
@@ -60,6 +64,8 @@ pub struct CameraPlan {
     pub faces: u8,
     /// Seed of a test card.
     pub seed: u64,
+    /// What of it is recorded.
+    pub record: RecordPolicy,
     /// Largest JPEG taken from the source, bytes.
     pub max_picture_bytes: usize,
     /// Limits of preparation.
@@ -89,6 +95,8 @@ impl CameraPlan {
         let rotation = Rotation::from_degrees(camera.rotation_degrees)
             .map_err(|error| ConfigError::not_allowed(key("rotation_degrees"), error.0, "use 0, 90, 180 or 270"))?;
         let source_size = PictureSize::new(limits.max_source_width_px, limits.max_source_height_px);
+        let record = RecordPolicy::parse(&camera.record)
+            .ok_or_else(|| ConfigError::not_allowed(key("record"), &camera.record, "use off, continuous or motion"))?;
         let plan = Self {
             name: camera.name.clone(),
             fps: camera.fps,
@@ -106,6 +114,7 @@ impl CameraPlan {
             ffmpeg_input_options: camera.ffmpeg_input_options.clone(),
             faces: camera.faces,
             seed: camera.seed,
+            record,
             max_picture_bytes: limits.max_picture_bytes,
             prepare: PrepareLimits {
                 source_size,
@@ -117,6 +126,10 @@ impl CameraPlan {
                 quality: camera.quality,
                 view: view(camera, &key)?,
                 motion: motion(camera, &key)?,
+                recorded_motion_percent: (record == RecordPolicy::Motion).then(|| match camera.motion_percent {
+                    0.0 => RECORDED_MOTION_PERCENT,
+                    percent => percent,
+                }),
                 bytes_per_s: bytes_per_s(camera, &key)?,
                 fps: camera.fps,
             },

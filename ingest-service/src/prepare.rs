@@ -17,9 +17,10 @@ use std::thread::JoinHandle;
 use flatframe_shared::clock;
 use flatframe_shared::outcome::DropReason;
 
-use crate::frame::{CapturedFrame, PreparedFrame};
+use crate::frame::{CapturedFrame, PreparedFrame, Purpose};
 use crate::prepare::look::ConditionCell;
-use crate::prepare::preparer::{PrepareLimits, Preparer};
+use crate::prepare::look::Motion;
+use crate::prepare::preparer::{PrepareLimits, Prepared, Preparer};
 use crate::terms::TermsCell;
 
 /// Stack of a prepare thread: the decoder keeps its tables on the heap.
@@ -39,11 +40,20 @@ struct SlotState {
 }
 
 impl RawSlot {
-    /// Puts a frame in; the one that waited is superseded.
+    /// Puts a frame in; the one that waited is superseded, unless it is to be
+    /// sent and the newer one is for the recording alone: recording costs no
+    /// frame that could be sent.
     pub fn put(&self, frame: CapturedFrame) {
         let mut state = self.lock();
         if state.closed {
             frame.ticket.drop_as(DropReason::Shutdown);
+            return;
+        }
+        let is_to_be_sent = |waiting: &CapturedFrame| waiting.purpose.unsent.is_none();
+        if let Some(reason) = frame.purpose.unsent
+            && state.waiting.as_ref().is_some_and(is_to_be_sent)
+        {
+            frame.ticket.drop_as(reason);
             return;
         }
         if let Some(older) = state.waiting.replace(frame) {
@@ -87,6 +97,17 @@ impl RawSlot {
     }
 }
 
+/// A prepared frame on its way to those who want it.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The frame.
+    pub frame: PreparedFrame,
+    /// What it is wanted for.
+    pub purpose: Purpose,
+    /// Whether something moves in it.
+    pub motion: Motion,
+}
+
 /// Starts the thread that takes frames from `slot`, prepares them and hands
 /// them to `deliver`; `condition` is told what the pictures look like. It ends
 /// when the slot is closed.
@@ -99,7 +120,7 @@ pub fn spawn(
     terms: TermsCell,
     limits: PrepareLimits,
     condition: ConditionCell,
-    mut deliver: impl FnMut(PreparedFrame) + Send + 'static,
+    mut deliver: impl FnMut(Delivery) + Send + 'static,
 ) -> std::io::Result<JoinHandle<()>> {
     // Linux shows 15 characters of a thread's name.
     let name: String = format!("prep-{camera}").chars().take(15).collect();
@@ -108,18 +129,23 @@ pub fn spawn(
         let _span = span.entered();
         let mut preparer = Preparer::new(limits, condition);
         while let Some(frame) = slot.take() {
-            let CapturedFrame { birth, ticket, picture } = frame;
-            let Some(terms) = terms.get() else {
-                ticket.drop_as(DropReason::Offline);
-                continue;
-            };
-            let now = clock::now();
-            if birth.expired(now) {
-                ticket.drop_as(DropReason::Expired);
+            let CapturedFrame { birth, ticket, picture, mut purpose } = frame;
+            let (now, terms) = (clock::now(), terms.get());
+            let is_offline = || terms.is_none().then_some(DropReason::Offline);
+            let is_expired = || birth.expired(now).then_some(DropReason::Expired);
+            purpose.unsent = purpose.unsent.or_else(is_offline).or_else(is_expired);
+            if let Some(reason) = purpose.unsent
+                && !purpose.is_recorded
+            {
+                ticket.drop_as(reason);
                 continue;
             }
-            match preparer.prepare(now, picture, terms) {
-                Ok(fitted) => deliver(PreparedFrame { birth, ticket, jpeg: fitted.jpeg, size: fitted.size }),
+            match preparer.prepare(now, picture, terms, purpose) {
+                Ok(Prepared { fitted, motion, is_still }) => {
+                    purpose.unsent = purpose.unsent.or(is_still.then_some(DropReason::Still));
+                    let frame = PreparedFrame { birth, ticket, jpeg: fitted.jpeg, size: fitted.size };
+                    deliver(Delivery { frame, purpose, motion });
+                }
                 Err(reason) => ticket.drop_as(reason),
             }
         }

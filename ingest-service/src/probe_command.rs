@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::board::Machine;
 use crate::config::{CameraConfig, Config};
-use crate::frame::{CapturedFrame, Picture};
+use crate::frame::{CapturedFrame, Picture, Purpose};
 use crate::plan::CameraPlan;
 use crate::prepare::RawSlot;
 use crate::prepare::look::ConditionCell;
@@ -212,7 +212,7 @@ fn encoded(frame: CapturedFrame, plan: &CameraPlan) -> Result<Bytes, String> {
     let (max_size, max_frame_bytes) = (plan.prepare.source_size, plan.max_picture_bytes);
     let limits =
         PrepareLimits { sent_size: max_size, sent_bytes: max_frame_bytes, bytes_per_s: None, ..plan.prepare.clone() };
-    let terms = Terms { max_fps: None, max_size, max_frame_bytes };
-    let prepared = Preparer::new(limits, ConditionCell::default()).prepare(clock::now(), picture, terms);
-    prepared.map(|fitted| fitted.jpeg).map_err(|reason| format!("the picture cannot be encoded: {reason}"))
+    let mut preparer = Preparer::new(limits, ConditionCell::default());
+    let prepared = preparer.prepare(clock::now(), picture, None, Purpose::default());
+    prepared.map(|prepared| prepared.fitted.jpeg).map_err(|reason| format!("the picture cannot be encoded: {reason}"))
 }

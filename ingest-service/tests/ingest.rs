@@ -16,6 +16,8 @@ mod commands;
 mod http_cameras;
 #[path = "ingest/memory.rs"]
 mod memory;
+#[path = "ingest/recording.rs"]
+mod recording;
 #[path = "ingest/recovery.rs"]
 mod recovery;
 #[path = "ingest/uplink.rs"]

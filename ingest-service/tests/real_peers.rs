@@ -10,5 +10,7 @@ mod peers;
 mod children;
 #[path = "real_peers/mjpeg_servers.rs"]
 mod mjpeg_servers;
+#[path = "real_peers/recordings.rs"]
+mod recordings;
 #[path = "real_peers/rtsp_servers.rs"]
 mod rtsp_servers;

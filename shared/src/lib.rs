@@ -4,7 +4,8 @@
 //! travel ([`convert`], [`gen`], [`error`]), how a service runs ([`cli`],
 //! [`config`], [`shutdown`], [`supervisor`], [`serve`], [`admin`], [`telemetry`]), what it may hold and holds ([`budget`],
 //! [`process`], [`allocator`], [`restarts`], [`memory_watch`], [`resources`], [`metrics`]), and the small parts
-//! ([`clock`], [`jpeg`], [`resize`], [`histogram`], [`trend`], [`backoff`], [`rate_log`]).
+//! ([`clock`], [`disk`], [`jpeg`], [`resize`], [`histogram`], [`trend`], [`backoff`],
+//! [`rate_log`]).
 
 pub mod frame;
 pub mod ledger;
@@ -33,6 +34,7 @@ pub mod restarts;
 
 pub mod backoff;
 pub mod clock;
+pub mod disk;
 pub mod histogram;
 pub mod jpeg;
 pub mod rate_log;

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use flatframe_shared::disk::DiskGuard;
 use flatframe_shared::rate_log::RateLog;
 
-use super::disk::{DiskGuard, store_bytes};
+use super::disk::store_bytes;
 use super::lock::Lock;
 use super::open::is_damage;
 use super::record::{Record, RecordKind};

@@ -99,6 +99,20 @@ fn wrong_values_are_refused_with_key_value_and_what_is_allowed() {
         (with(camera, "h264 = 'vlc'"), vec!["vlc", "auto", "ffmpeg", "openh264"]),
         (with(camera, "password = 'x'"), vec!["username"]),
         (with(camera, "password_env = 'FLATFRAME_TEST_NOT_SET'"), vec!["password_env", "FLATFRAME_TEST_NOT_SET"]),
+        (with(camera, "record = 'always'"), vec!["camera a: record", "always", "use off, continuous or motion"]),
+        (with(camera, "record = 'motion'"), vec!["recording.dir", "camera a", "name a folder"]),
+        (
+            "[recording]\ndir = '/tmp'\n[[camera]]\nid = '..'\nsource = 'pattern'\nrecord = 'motion'",
+            vec!["camera.id", "'.'"],
+        ),
+        (recording("max_bytes = 1000"), vec!["recording.max_bytes", "1000", "16777216"]),
+        (recording("segment_s = 10"), vec!["recording.segment_s", "60 to 900"]),
+        (recording("fps = 0.0"), vec!["recording.fps", "0.01 to 240"]),
+        (recording("max_write_bytes_per_s = 1"), vec!["recording.max_write_bytes_per_s", "65536"]),
+        (recording("sync_s = 0"), vec!["recording.sync_s", "1 to 3600"]),
+        (recording("queue_bytes = 1000"), vec!["recording.queue_bytes", "2097152"]),
+        (recording("before_bytes = 8000000\nqueue_bytes = 2097152"), vec!["recording.queue_bytes", "16000000"]),
+        (recording("max_age_s = 1"), vec!["recording.max_age_s", "60 to"]),
         (with(camera, "colour = 'red'"), vec!["colour"]),
     ] {
         let error = load(text).map(|_| ()).expect_err(text).to_string();
@@ -106,6 +120,10 @@ fn wrong_values_are_refused_with_key_value_and_what_is_allowed() {
             assert!(error.contains(word), "{word:?} missing for {text:?}: {error}");
         }
     }
+}
+
+fn recording(lines: &str) -> &'static str {
+    format!("[recording]\n{lines}\n[[camera]]\nid = 'a'\nsource = 'pattern'\n").leak()
 }
 
 fn with(camera: &str, line: &str) -> &'static str {

@@ -79,6 +79,17 @@ pub struct MotionPolicy {
     pub keepalive: Duration,
 }
 
+/// What is known of motion in a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Motion {
+    /// Something moves.
+    Moving,
+    /// Nothing does.
+    Still,
+    /// Nobody looked. Counts as moving: what cannot be judged is recorded.
+    Unknown,
+}
+
 /// The state of one camera's motion gate.
 #[derive(Default)]
 pub struct MotionGate {

@@ -8,9 +8,10 @@ use flatframe_shared::frame::PictureSize;
 use flatframe_shared::jpeg::planes::PlaneView;
 use flatframe_shared::outcome::DropReason;
 
-use crate::frame::Picture;
+use crate::frame::{Picture, Purpose};
 use crate::prepare::byte_cap::ByteCap;
 use crate::prepare::downsample::{Downsampler, Fitted, Wanted};
+use crate::prepare::look::Motion;
 use crate::prepare::look::{ConditionCell, Look, MotionGate, MotionPolicy, PictureCondition, PictureState};
 use crate::prepare::view::View;
 use crate::terms::Terms;
@@ -34,6 +35,9 @@ pub struct PrepareLimits {
     pub view: View,
     /// Whether only frames with motion are sent.
     pub motion: Option<MotionPolicy>,
+    /// Share of the picture that must change for the recording to see motion,
+    /// in percent; `None`: it does not ask.
+    pub recorded_motion_percent: Option<f32>,
     /// Most bytes per second, if there is a cap.
     pub bytes_per_s: Option<u64>,
     /// The rate wanted, frames per second.
@@ -41,14 +45,16 @@ pub struct PrepareLimits {
 }
 
 impl PrepareLimits {
-    /// These limits and the server's, the lower of each.
-    fn wanted(&self, terms: Terms) -> Wanted {
+    /// These limits and, where there is a server, its own: the lower of each.
+    fn wanted(&self, terms: Option<Terms>) -> Wanted {
+        let (max_size, max_bytes) =
+            terms.map_or((self.sent_size, self.sent_bytes), |terms| (terms.max_size, terms.max_frame_bytes));
         Wanted {
             max_size: PictureSize::new(
-                self.sent_size.width_px.min(terms.max_size.width_px),
-                self.sent_size.height_px.min(terms.max_size.height_px),
+                self.sent_size.width_px.min(max_size.width_px),
+                self.sent_size.height_px.min(max_size.height_px),
             ),
-            max_bytes: self.sent_bytes.min(terms.max_frame_bytes),
+            max_bytes: self.sent_bytes.min(max_bytes),
             quality: self.quality,
         }
     }
@@ -62,10 +68,24 @@ pub struct Preparer {
     looks: Looks,
 }
 
+/// A picture that is ready, and what was seen in it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prepared {
+    /// The picture.
+    pub fitted: Fitted,
+    /// Whether something moves, for the recording.
+    pub motion: Motion,
+    /// Whether it is not to be sent because nothing moves: it was prepared for
+    /// the recording alone.
+    pub is_still: bool,
+}
+
 /// What is known from the looks at earlier frames.
 struct Looks {
     motion: Option<MotionPolicy>,
     gate: MotionGate,
+    /// What counts as motion for the recording, and what it saw last.
+    recorded: Option<(MotionPolicy, MotionGate)>,
     state: PictureState,
     last: Option<Instant>,
     condition: ConditionCell,
@@ -80,6 +100,10 @@ impl Preparer {
             looks: Looks {
                 motion: limits.motion,
                 gate: MotionGate::default(),
+                recorded: limits.recorded_motion_percent.map(|percent| {
+                    // What stays as it is never moves.
+                    (MotionPolicy { percent, keepalive: Duration::MAX }, MotionGate::default())
+                }),
                 state: PictureState::default(),
                 last: None,
                 condition,
@@ -88,43 +112,58 @@ impl Preparer {
         }
     }
 
-    /// Brings `picture` to what the server takes.
+    /// Brings `picture` to what the server takes; without `terms`, to what is
+    /// configured. A frame that is not to be sent costs nothing of the cap on
+    /// bytes.
     ///
     /// # Errors
-    /// Why it is not sent.
-    pub fn prepare(&mut self, now: Instant, picture: Picture, terms: Terms) -> Result<Fitted, DropReason> {
+    /// Why it is neither sent nor recorded.
+    pub fn prepare(
+        &mut self,
+        now: Instant,
+        picture: Picture,
+        terms: Option<Terms>,
+        purpose: Purpose,
+    ) -> Result<Prepared, DropReason> {
         let mut wanted = self.limits.wanted(terms);
         let mut first_step = 0;
         let limit_bytes = wanted.max_bytes;
-        if let Some(cap) = &mut self.cap {
+        let mut cap = self.cap.as_mut().filter(|_| purpose.unsent.is_none());
+        if let Some(cap) = &mut cap {
             let allowed = cap.allow(now);
             (wanted.max_bytes, first_step) = (limit_bytes.min(allowed.bytes), allowed.step);
         }
         let looks = &mut self.looks;
-        let fitted = if looks.due(now) {
-            let mut watcher = |luma: PlaneView<'_>| looks.passes(now, &Look::of(luma));
+        let (mut motion, mut is_still) = (Motion::Unknown, false);
+        let fitted = if looks.due(now, purpose) {
+            let mut watcher = |luma: PlaneView<'_>| {
+                (motion, is_still) = looks.seen(now, &Look::of(luma), purpose);
+                !is_still || purpose.is_recorded
+            };
             self.downsampler.fit_picture(picture, &wanted, first_step, Some(&mut watcher))
         } else {
             self.downsampler.fit_picture(picture, &wanted, first_step, None)
         };
-        match (&fitted, &mut self.cap) {
+        match (&fitted, cap) {
+            (Ok(_), _) if is_still => {}
             (Ok(fitted), Some(cap)) => cap.made(now, fitted.jpeg.len(), fitted.step),
             // It would fit at another time: that is pacing.
             (Err(DropReason::TooLarge), Some(_)) if wanted.max_bytes < limit_bytes => return Err(DropReason::Paced),
             _ => {}
         }
-        fitted
+        fitted.map(|fitted| Prepared { fitted, motion, is_still })
     }
 }
 
 impl Looks {
-    fn due(&self, now: Instant) -> bool {
+    fn due(&self, now: Instant, purpose: Purpose) -> bool {
         let is_old = |last: Instant| now.saturating_duration_since(last) >= LOOK_PERIOD;
-        self.motion.is_some() || self.last.is_none_or(is_old)
+        self.motion.is_some() || (purpose.is_recorded && self.recorded.is_some()) || self.last.is_none_or(is_old)
     }
 
-    /// Whether the frame is wanted; remembers what it looks like.
-    fn passes(&mut self, now: Instant, look: &Look) -> bool {
+    /// Remembers what a frame looks like. Whether something moves in it, for the
+    /// recording, and whether it is too still to be sent.
+    fn seen(&mut self, now: Instant, look: &Look, purpose: Purpose) -> (Motion, bool) {
         self.last = Some(now);
         let (before, condition) = (self.condition.get(), self.state.frame(now, look));
         if before != condition {
@@ -134,7 +173,20 @@ impl Looks {
                 _ => tracing::warn!(condition = condition.as_str(), "something is wrong with the picture"),
             }
         }
-        self.motion.is_none_or(|policy| self.gate.passes(now, look, policy))
+        let motion = match self.recorded.as_mut().filter(|_| purpose.is_recorded) {
+            Some((policy, gate)) => {
+                if gate.passes(now, look, *policy) {
+                    Motion::Moving
+                } else {
+                    Motion::Still
+                }
+            }
+            None => Motion::Unknown,
+        };
+        // A frame that is not sent anyway is none that passed.
+        let is_to_be_sent = purpose.unsent.is_none();
+        let is_still = is_to_be_sent && self.motion.is_some_and(|policy| !self.gate.passes(now, look, policy));
+        (motion, is_still)
     }
 }
 
@@ -176,7 +228,12 @@ mod tests {
             for (ms, bar, still) in
                 [(0, 1, false), (100, 1, true), (1900, 1, true), (2000, 1, false), (2100, 4, false), (2200, 4, true)]
             {
-                let fitted = preparer.prepare(start + Duration::from_millis(ms), picture(size, bar, 4), TERMS);
+                let fitted = preparer.prepare(
+                    start + Duration::from_millis(ms),
+                    picture(size, bar, 4),
+                    Some(TERMS),
+                    Purpose::default(),
+                );
                 assert_eq!(fitted.err(), still.then_some(DropReason::Still), "{size} {ms} ms");
             }
         }
@@ -190,11 +247,13 @@ mod tests {
             let (start, same) = (Instant::now(), picture(PictureSize::new(side, side / 4 * 3), 2, 30));
             for second in 0..=31 {
                 assert_eq!(condition.get(), PictureCondition::Good);
-                preparer.prepare(start + Duration::from_secs(second), same.clone(), TERMS).expect("fits");
+                preparer
+                    .prepare(start + Duration::from_secs(second), same.clone(), Some(TERMS), Purpose::default())
+                    .expect("fits");
             }
             assert_eq!(condition.get(), PictureCondition::Frozen);
             let other = picture(PictureSize::new(side, side / 4 * 3), 5, 30);
-            preparer.prepare(start + Duration::from_secs(32), other, TERMS).expect("fits");
+            preparer.prepare(start + Duration::from_secs(32), other, Some(TERMS), Purpose::default()).expect("fits");
             assert_eq!(condition.get(), PictureCondition::Good);
         }
     }
@@ -208,12 +267,35 @@ mod tests {
         let mut sent = Vec::new();
         for frame in 0..50u64 {
             let noisy = picture(PictureSize::new(640, 480), frame as u32 % 9, 190);
-            match preparer.prepare(start + Duration::from_millis(frame * 100), noisy, TERMS) {
-                Ok(fitted) => sent.push(fitted.jpeg.len() as u64),
+            match preparer.prepare(start + Duration::from_millis(frame * 100), noisy, Some(TERMS), Purpose::default()) {
+                Ok(prepared) => sent.push(prepared.fitted.jpeg.len() as u64),
                 Err(reason) => assert_eq!(reason, DropReason::Paced),
             }
         }
         assert!(sent.iter().sum::<u64>() <= 5 * cap + cap, "{sent:?}");
         assert!(sent.len() >= 5, "{sent:?}");
+    }
+
+    #[test]
+    fn a_recording_sees_motion_and_gets_still_frames_too() {
+        let motion = Some(MotionPolicy { percent: 1.0, keepalive: Duration::from_secs(60) });
+        let limits = PrepareLimits { motion, recorded_motion_percent: Some(1.0), ..limits() };
+        let mut preparer = Preparer::new(limits, ConditionCell::default());
+        let start = Instant::now();
+        let recorded = Purpose { is_recorded: true, unsent: None };
+        let only_recorded = Purpose { is_recorded: true, unsent: Some(DropReason::Offline) };
+        for (ms, bar, purpose, terms, motion, is_still) in [
+            (0, 1, recorded, Some(TERMS), Motion::Moving, false),
+            (100, 1, recorded, Some(TERMS), Motion::Still, true),
+            (200, 4, only_recorded, None, Motion::Moving, false),
+            // The recording has seen this one, the server has not.
+            (300, 4, recorded, Some(TERMS), Motion::Still, false),
+            (400, 4, recorded, Some(TERMS), Motion::Still, true),
+        ] {
+            let now = start + Duration::from_millis(ms);
+            let prepared = preparer.prepare(now, picture(PictureSize::new(640, 480), bar, 4), terms, purpose);
+            let prepared = prepared.expect("is recorded");
+            assert_eq!((prepared.motion, prepared.is_still), (motion, is_still), "{ms} ms");
+        }
     }
 }

@@ -14,7 +14,7 @@ use flatframe_shared::outcome::DropReason;
 use flatframe_shared::telemetry::FRAME_TARGET;
 use tracing::field::Empty;
 
-use crate::frame::{Birth, CapturedFrame, Picture};
+use crate::frame::{Birth, CapturedFrame, Picture, Purpose};
 use crate::plan::CameraPlan;
 use crate::prepare::RawSlot;
 use crate::prepare::pace::RateGate;
@@ -45,6 +45,8 @@ pub struct Capture {
     /// Age at which a frame is worthless.
     ttl: Duration,
     gate: RateGate,
+    /// The rate of the recording, and its gate; `None`: nothing is recorded.
+    recording: Option<(f32, RateGate)>,
     /// Number of the last frame.
     last_number: u64,
     /// Whole pictures so far.
@@ -62,7 +64,14 @@ impl Capture {
         memory: Arc<MemoryWatch>,
     ) -> Self {
         let (camera, own_fps, ttl, gate) = (plan.id.clone(), plan.gate_fps(), plan.ttl, RateGate::default());
-        Self { camera, ledger, status, slot, terms, memory, own_fps, ttl, gate, last_number: 0, whole: 0 }
+        let recording = None;
+        Self { camera, ledger, status, slot, terms, memory, own_fps, ttl, gate, recording, last_number: 0, whole: 0 }
+    }
+
+    /// Takes pictures for a recording too, at most `fps` a second, whatever the
+    /// server asks for and whether there is one.
+    pub fn recorded_at(self, fps: Option<f32>) -> Self {
+        Self { recording: fps.map(|fps| (fps, RateGate::default())), ..self }
     }
 
     /// The device answered; the no-picture limit runs from now on.
@@ -89,10 +98,19 @@ impl Capture {
         let server_fps = terms.and_then(|terms| terms.max_fps);
         let short_fps = self.memory.is_pressed().then_some(SHORT_MEMORY_FPS);
         let fps = [self.own_fps, server_fps, short_fps].into_iter().flatten().reduce(f32::min);
-        if !self.gate.wants(now, fps) {
-            ticket.drop_as(DropReason::Paced);
-        } else if terms.is_none() {
-            ticket.drop_as(DropReason::Offline);
+        let unsent = if !self.gate.wants(now, fps) {
+            Some(DropReason::Paced)
+        } else {
+            terms.is_none().then_some(DropReason::Offline)
+        };
+        let is_recorded = self.recording.as_mut().is_some_and(|(recording_fps, gate)| {
+            let slowest = short_fps.map_or(*recording_fps, |short_fps| recording_fps.min(short_fps));
+            gate.wants(now, Some(slowest))
+        });
+        if let Some(reason) = unsent
+            && !is_recorded
+        {
+            ticket.drop_as(reason);
         } else {
             let number = FrameNumber(self.last_number);
             let span = tracing::trace_span!(
@@ -100,7 +118,8 @@ impl Capture {
             );
             let birth =
                 Birth { number, captured: now, captured_unix_us: unix_us(SystemTime::now()), ttl: self.ttl, span };
-            self.slot.put(CapturedFrame { birth, ticket, picture });
+            let purpose = Purpose { is_recorded, unsent };
+            self.slot.put(CapturedFrame { birth, ticket, picture, purpose });
         }
     }
 
@@ -200,6 +219,29 @@ mod tests {
             let got = 40 - capture.ledger.counts().dropped(DropReason::Paced);
             assert!(got.abs_diff(passed) <= 1, "{own:?} {server:?}: {got}");
             capture.slot.close();
+        }
+    }
+
+    /// The recording has a rate of its own: it goes on while the server wants
+    /// less, or is away.
+    #[tokio::test(start_paused = true)]
+    async fn recorded_whatever_the_server_wants() {
+        for (server, sent) in [(None, 0), (terms(Some(1.0)), 2), (terms(None), 40)] {
+            let mut capture = capture(None).recorded_at(Some(5.0));
+            capture.terms.set(server);
+            let (mut to_send, mut to_record) = (0, 0);
+            for _ in 0..40 {
+                capture.jpeg(Bytes::from_static(b"x"));
+                if capture.slot.live() > 0 {
+                    let frame = capture.slot.take().expect("open");
+                    to_send += u32::from(frame.purpose.unsent.is_none());
+                    to_record += u32::from(frame.purpose.is_recorded);
+                    frame.ticket.drop_as(frame.purpose.unsent.unwrap_or(DropReason::Superseded));
+                }
+                tokio::time::advance(Duration::from_millis(50)).await;
+            }
+            assert!(to_record.abs_diff(10) <= 1 && to_send.abs_diff(sent) <= 1, "{server:?}: {to_record}, {to_send}");
+            assert_eq!((capture.ledger.counts().balance(), capture.ledger.counts().waiting), (0, 0));
         }
     }
 

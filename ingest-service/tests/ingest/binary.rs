@@ -30,6 +30,7 @@ fn help_version_check_and_print_config() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config.example.toml");
     for (arguments, words) in [
         (vec!["--help"], vec!["--config", "--check", "--print-config", "FLATFRAME_INGEST_"]),
+        (vec!["recordings", "--help"], vec!["list", "export", "--dir"]),
         (vec!["--version"], vec![env!("CARGO_PKG_VERSION")]),
         (vec!["--config", example, "--check"], vec!["memory budget:", "scratch", "the configuration is good"]),
         (vec!["--config", example, "--print-config", "--set", "limits.mailbox_frames=3"], vec!["mailbox_frames = 3"]),

@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Between two looks at what was read.
-const PAUSE: Duration = Duration::from_millis(20);
+pub const PAUSE: Duration = Duration::from_millis(20);
 const LIMIT: PictureSize = PictureSize::new(1920, 1080);
 
 /// A process of a peer; ended with the test.

@@ -186,7 +186,7 @@ async fn prepare(run: Arc<SenderRun>, time: Duration) {
     while !run.stop.is_cancelled() {
         // Nobody else takes, so that this does not wait.
         let taken = (run.slot.live() > 0).then(|| run.slot.take()).flatten();
-        let Some(CapturedFrame { birth, ticket, picture: Picture::Jpeg(jpeg) }) = taken else {
+        let Some(CapturedFrame { birth, ticket, picture: Picture::Jpeg(jpeg), .. }) = taken else {
             sleep(LOOK).await;
             continue;
         };
