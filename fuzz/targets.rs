@@ -15,6 +15,7 @@ use inference_service::vision::engine::InputShape;
 use inference_service::vision::models::manifest::{DetectorOutput, Manifest, is_plain_name};
 use inference_service::vision::postprocess::{Decoder, Limits, select};
 use inference_service::vision::{Fit, VisionMemory};
+use ingest_service::board::Machine;
 use ingest_service::prepare::downsample::{Downsampler, Wanted};
 use ingest_service::source::jpeg_framing::{Framed, JpegFramer};
 use ingest_service::source::mjpeg_http::check_answer;
@@ -180,7 +181,7 @@ pub fn configuration(data: &[u8]) {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::io::Write::write_all(&mut file, data).expect("written");
     let path: &Path = file.path();
-    if let Ok(config) = ingest_service::Config::load(Some(path), &[]) {
+    if let Ok(config) = ingest_service::Config::load(Some(path), &[], &Machine::unknown()) {
         if let Ok(plans) = config.plans() {
             assert!(ingest_service::memory::budget(&config, &plans).total_bytes() > 0);
         }
