@@ -7,7 +7,7 @@ mod recording;
 use std::fmt;
 use std::path::Path;
 
-use flatframe_shared::config::{self, ConfigError, in_range};
+use flatframe_shared::config::{ConfigError, Layers, in_range};
 use flatframe_shared::telemetry::TelemetryConfig;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -303,9 +303,9 @@ impl Config {
     /// # Errors
     /// Names the key, the value and what is allowed.
     pub fn load(file: Option<&Path>, flags: &[(String, String)], machine: &Machine) -> Result<Self, ConfigError> {
-        let asked: Self = config::load(file, ENV_PREFIX, flags)?;
-        let profile = Profile::choose(&asked.runtime.profile, machine)?;
-        let config: Self = config::load_above(profile.values(), file, ENV_PREFIX, flags)?;
+        let layers = Layers::read(file, ENV_PREFIX, flags)?;
+        let profile = Profile::choose(&layers.above::<Self>(&[])?.runtime.profile, machine)?;
+        let config: Self = layers.above(profile.values())?;
         config.plans()?;
         Ok(config)
     }

@@ -3,6 +3,7 @@
 //! error that names the key and where it stands. What values mean is checked
 //! by each service.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use config::{Config, Environment, File, FileFormat};
@@ -69,52 +70,62 @@ pub fn load<T: DeserializeOwned>(
     env_prefix: &str,
     flags: &[(String, String)],
 ) -> Result<T, ConfigError> {
-    load_above(&[], file, env_prefix, flags)
+    Layers::read(file, env_prefix, flags)?.above(&[])
 }
 
-/// As [`load`], with `defaults` (key with dots, value) below everything else, in
-/// place of those of `T`.
-///
-/// # Errors
-/// [`ConfigError::Unreadable`] or [`ConfigError::Wrong`].
-pub fn load_above<T: DeserializeOwned>(
-    defaults: &[(&str, i64)],
-    file: Option<&Path>,
-    env_prefix: &str,
-    flags: &[(String, String)],
-) -> Result<T, ConfigError> {
-    let variables = std::env::vars().collect();
-    load_from(defaults, file, env_prefix, variables, flags)
+/// What an operator set, wherever: read once, since a file may be a pipe.
+#[derive(Debug)]
+pub struct Layers {
+    file: Option<(PathBuf, String)>,
+    env_prefix: String,
+    variables: HashMap<String, String>,
+    flags: Vec<(String, String)>,
 }
 
-fn load_from<T: DeserializeOwned>(
-    defaults: &[(&str, i64)],
-    file: Option<&Path>,
-    env_prefix: &str,
-    variables: std::collections::HashMap<String, String>,
-    flags: &[(String, String)],
-) -> Result<T, ConfigError> {
-    let mut layers = Config::builder();
-    for (key, value) in defaults {
-        layers = layers.set_default(key, *value).map_err(|error| wrong(None, &error))?;
+impl Layers {
+    /// Reads what [`load`] reads.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unreadable`].
+    pub fn read(file: Option<&Path>, env_prefix: &str, flags: &[(String, String)]) -> Result<Self, ConfigError> {
+        let read = |path: &Path| match std::fs::read_to_string(path) {
+            Ok(text) => Ok((path.to_path_buf(), text)),
+            Err(reason) => Err(ConfigError::Unreadable { path: path.to_path_buf(), reason }),
+        };
+        Ok(Self {
+            file: file.map(read).transpose()?,
+            env_prefix: env_prefix.to_owned(),
+            variables: std::env::vars().collect(),
+            flags: flags.to_vec(),
+        })
     }
-    if let Some(path) = file {
-        let text = std::fs::read_to_string(path)
-            .map_err(|reason| ConfigError::Unreadable { path: path.to_path_buf(), reason })?;
-        layers = layers.add_source(File::from_str(&text, FileFormat::Toml));
+
+    /// All of it above `defaults` (key with dots, value), which stand in place
+    /// of those of `T`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Wrong`].
+    pub fn above<T: DeserializeOwned>(&self, defaults: &[(&str, i64)]) -> Result<T, ConfigError> {
+        let wrong = |error: config::ConfigError| wrong(self.file.as_ref().map(|(path, _)| path.as_path()), &error);
+        let mut layers = Config::builder();
+        for (key, value) in defaults {
+            layers = layers.set_default(key, *value).map_err(wrong)?;
+        }
+        if let Some((_, text)) = &self.file {
+            layers = layers.add_source(File::from_str(text, FileFormat::Toml));
+        }
+        layers = layers.add_source(
+            Environment::with_prefix(&self.env_prefix)
+                .prefix_separator("_")
+                .separator("__")
+                .try_parsing(true)
+                .source(Some(self.variables.clone())),
+        );
+        for (key, value) in &self.flags {
+            layers = layers.set_override(key, value.as_str()).map_err(wrong)?;
+        }
+        layers.build().map_err(wrong)?.try_deserialize().map_err(wrong)
     }
-    layers = layers.add_source(
-        Environment::with_prefix(env_prefix)
-            .prefix_separator("_")
-            .separator("__")
-            .try_parsing(true)
-            .source(Some(variables)),
-    );
-    for (key, value) in flags {
-        layers = layers.set_override(key, value.as_str()).map_err(|error| wrong(file, &error))?;
-    }
-    let merged = layers.build().map_err(|error| wrong(file, &error))?;
-    merged.try_deserialize().map_err(|error| wrong(file, &error))
 }
 
 fn wrong(file: Option<&Path>, error: &config::ConfigError) -> ConfigError {
@@ -161,7 +172,8 @@ mod tests {
         std::fs::write(file.path(), text).expect("write");
         let env = env.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         let flags: Vec<_> = flags.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-        load_from(&[("limits.streams", 4)], Some(file.path()), "FLATFRAME_TEST", env, &flags)
+        let read = Layers::read(Some(file.path()), "FLATFRAME_TEST", &flags)?;
+        Layers { variables: env, ..read }.above(&[("limits.streams", 4)])
     }
 
     #[test]

@@ -25,8 +25,9 @@ const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 const REFLECT: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 /// Calls that the server allows on one connection.
 const CALLS: u32 = 64;
-/// An answer of each slot, with room to spare: more is growth, bytes.
-const MORE_BYTES: u64 = 4 << 20;
+/// Less than half of what such clients make the server hold (12 to 19 MiB): more
+/// is growth, bytes.
+const MORE_BYTES: u64 = 8 << 20;
 /// Longer than any of the server's limits on one connection but the idle one.
 const CUT_WITHIN: Duration = Duration::from_secs(15);
 

@@ -287,7 +287,7 @@ mod tests {
         for (ms, bar, purpose, terms, motion, is_still) in [
             (0, 1, recorded, Some(TERMS), Motion::Moving, false),
             (100, 1, recorded, Some(TERMS), Motion::Still, true),
-            (200, 4, only_recorded, None, Motion::Moving, false),
+            (200, 4, only_recorded, Some(TERMS), Motion::Moving, false),
             // The recording has seen this one, the server has not.
             (300, 4, recorded, Some(TERMS), Motion::Still, false),
             (400, 4, recorded, Some(TERMS), Motion::Still, true),
