@@ -126,7 +126,7 @@ impl CameraPlan {
                 quality: camera.quality,
                 view: view(camera, &key)?,
                 motion: motion(camera, &key)?,
-                recorded_motion_percent: (record == RecordPolicy::Motion).then(|| match camera.motion_percent {
+                recorded_motion_percent: (record == RecordPolicy::Motion).then_some(match camera.motion_percent {
                     0.0 => RECORDED_MOTION_PERCENT,
                     percent => percent,
                 }),
