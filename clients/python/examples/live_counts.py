@@ -7,7 +7,7 @@ import argparse
 import logging
 import sys
 
-from flatframe import CameraCounts, Client, FlatframeError, Gap
+from flatframe import CameraCounts, Client, Elsewhere, FlatframeError, Gap
 
 
 def line(camera: str, counts: CameraCounts) -> str:
@@ -40,6 +40,9 @@ def main() -> int:
                 if isinstance(event, Gap):
                     missed = "some" if event.missed is None else event.missed
                     print(f"({missed} results missed)", flush=True)
+                elif isinstance(event, Elsewhere):
+                    heard = "heard" if event.is_heard else f"not heard: {event.detail}"
+                    print(f"(other replicas are {heard})", flush=True)
                 elif event.counts is None:
                     print("live counts are withheld (privacy mode counts_only)", file=sys.stderr)
                     return 1

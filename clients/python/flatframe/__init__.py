@@ -1,7 +1,7 @@
-"""Client of Flatframe's inference-service. Start with `Client`; the messages
+"""Client of Flatframe's inference-service. Start with `connect`; the messages
 and calls as they are on the wire are in `flatframe.v1`."""
 
-from .client import Client
+from .client import Client, connect
 from .errors import (
     BrokenOff,
     DeadlineExceeded,
@@ -11,11 +11,13 @@ from .errors import (
     NotFound,
     PermissionDenied,
     ResourceExhausted,
+    Unauthenticated,
     Unavailable,
     Unimplemented,
 )
-from .stream import Stream
+from .stream import Pages, Stream
 from .values import (
+    Answer,
     BoundedPlace,
     Box,
     BudgetPart,
@@ -28,6 +30,7 @@ from .values import (
     CrossingKind,
     DetectedFaces,
     DropReason,
+    Elsewhere,
     Face,
     FaceCounts,
     FrameResult,
@@ -55,6 +58,7 @@ from .values import (
 )
 
 __all__ = [
+    "Answer",
     "BoundedPlace",
     "Box",
     "BrokenOff",
@@ -70,6 +74,7 @@ __all__ = [
     "DeadlineExceeded",
     "DetectedFaces",
     "DropReason",
+    "Elsewhere",
     "Face",
     "FaceCounts",
     "FailedPrecondition",
@@ -89,6 +94,7 @@ __all__ = [
     "NotFound",
     "Outcome",
     "Pace",
+    "Pages",
     "PermissionDenied",
     "Point",
     "Position",
@@ -100,7 +106,9 @@ __all__ = [
     "StageTime",
     "Stream",
     "Track",
+    "Unauthenticated",
     "Unavailable",
     "Unimplemented",
     "WatchEvent",
+    "connect",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
@@ -12,7 +14,7 @@ from typing import Callable, TypeVar, Union
 import grpc
 
 from . import convert, errors, values
-from .stream import Backoff, Line, Stream, resuming
+from .stream import Backoff, Line, Missing, Pages, Stream, resuming
 from .v1 import admin_pb2, admin_pb2_grpc, detect_pb2, detect_pb2_grpc, results_pb2, results_pb2_grpc
 
 T = TypeVar("T")
@@ -50,9 +52,13 @@ class Client:
     admin.grpc_listen of an ingest-service).
 
     `address` is HOST:PORT. Every call that has one answer fails with
-    DeadlineExceeded after `timeout_s`. Connections are not encrypted unless
-    `credentials` are given. `options` are gRPC channel arguments and win over
-    the client's own.
+    DeadlineExceeded after `timeout_s`. `options` are gRPC channel arguments and
+    win over the client's own.
+
+    Connections are encrypted when `ca`, `token` or `credentials` is given. `ca`
+    is the file (PEM) of the authority of the server's certificate; without it
+    those that gRPC trusts. `token` is sent with every call, and never
+    unencrypted. `credentials` are gRPC's own, in place of `ca`.
 
     Threads may share a client. All its calls share one connection, and the
     server closes the connection of a stream that is not read: one that is read
@@ -65,6 +71,8 @@ class Client:
         self,
         address: str,
         *,
+        ca: str | os.PathLike[str] | None = None,
+        token: str | None = None,
         timeout_s: float = 10.0,
         credentials: grpc.ChannelCredentials | None = None,
         options: Iterable[tuple[str, int | str]] = (),
@@ -74,6 +82,17 @@ class Client:
             raise ValueError(f"address = {address!r}: use HOST:PORT")
         if not timeout_s > 0:
             raise ValueError(f"timeout_s = {timeout_s}: use more than 0")
+        if ca is not None and credentials is not None:
+            raise ValueError("ca and credentials: use one of them")
+        if token is not None and not (token and token.isascii() and token.isprintable() and " " not in token):
+            raise ValueError("token: use what `inference-service tokens add` printed")
+        if ca is not None:
+            credentials = grpc.ssl_channel_credentials(pathlib.Path(ca).read_bytes())
+        elif token is not None and credentials is None:
+            credentials = grpc.ssl_channel_credentials()
+        if token is not None and credentials is not None:
+            bearer = grpc.access_token_call_credentials(token)
+            credentials = grpc.composite_channel_credentials(credentials, bearer)
         merged = list({**dict(_OPTIONS), **dict(options)}.items())
         if credentials is None:
             self._channel = grpc.insecure_channel(address, options=merged)
@@ -106,10 +125,10 @@ class Client:
 
     # --- now ------------------------------------------------------------------
 
-    def cameras(self) -> list[values.Camera]:
+    def cameras(self) -> values.Answer[values.Camera]:
         """All cameras known since the server started, by id."""
         answer = self._ask(self._results.ListCameras, results_pb2.ListCamerasRequest())
-        return [convert.camera(camera) for camera in answer.cameras]
+        return values.Answer(map(convert.camera, answer.cameras), answer.incomplete)
 
     def latest(self, camera: str) -> values.Latest:
         """The newest result of a camera and how old it is."""
@@ -162,7 +181,7 @@ class Client:
 
     # --- history --------------------------------------------------------------
 
-    def results(self, camera: str, from_: datetime, to: datetime) -> Stream[values.FrameResult]:
+    def results(self, camera: str, from_: datetime, to: datetime) -> Pages[values.FrameResult]:
         """Results of a camera from history, oldest first, from `from_` (inclusive) to
         `to` (exclusive), to the millisecond. Takes a page at a time and may be
         read as slowly as one likes. A page that fails for a passing reason is
@@ -173,10 +192,12 @@ class Client:
             to_unix_ms=convert.unix_ms("to", to),
             max_results=_PAGE_RESULTS,
         )
-        line = self._line()
-        return Stream(line, self._pages(line, first))
+        line, missing = self._line(), Missing()
+        return Pages(line, self._pages(line, first, missing), missing)
 
-    def _pages(self, line: Line, first: results_pb2.QueryResultsRequest) -> Iterator[values.FrameResult]:
+    def _pages(
+        self, line: Line, first: results_pb2.QueryResultsRequest, missing: Missing
+    ) -> Iterator[values.FrameResult]:
         backoff = Backoff(patience_s=0.0)
         token = ""
         while not line.is_left:
@@ -196,6 +217,7 @@ class Client:
                 line.pause(backoff.pause_s(failed))
                 continue
             for answer in answers:
+                missing.why = answer.incomplete or missing.why
                 for result in answer.results:
                     yield convert.result(result)
             token = answers[-1].next_page_token if answers else ""
@@ -205,7 +227,7 @@ class Client:
 
     def counts(
         self, from_: datetime, to: datetime, bucket: timedelta, cameras: Cameras = (), *, per_camera: bool = False
-    ) -> list[values.CountSeries]:
+    ) -> values.Answer[values.CountSeries]:
         """People counted from `from_` (inclusive) to `to` (exclusive), to the
         second, in buckets of time: one series for each camera, or all summed."""
         request = results_pb2.QueryCountsRequest(
@@ -215,7 +237,8 @@ class Client:
             bucket_s=convert.whole_seconds("bucket", bucket),
             per_camera=per_camera,
         )
-        return [convert.series(series) for series in self._ask(self._results.QueryCounts, request).series]
+        answer = self._ask(self._results.QueryCounts, request)
+        return values.Answer(map(convert.series, answer.series), answer.incomplete)
 
     def incidents(self, cameras: Cameras = ()) -> list[values.Incident]:
         """Incidents that are open, and the latest that are over."""
@@ -239,7 +262,8 @@ class Client:
     ) -> Stream[values.WatchEvent]:
         """Live results from now on, or from `after` (a result's `position`) as
         far as the server still holds them. What is missed, also by a lost
-        connection, is told by a Gap in its place."""
+        connection, is told by a Gap in its place; that other replicas are not
+        heard, and that they are again, by Elsewhere."""
         request = results_pb2.WatchRequest(camera_ids=convert.camera_ids(cameras))
         if after is not None:
             _set_after(request, after)
@@ -345,6 +369,8 @@ def _watched(
             if epoch is not None:
                 _set_after(request, values.Position(epoch, message.gap.last_missed_position))
             yield convert.gap(message.gap)
+        elif message.HasField("elsewhere"):
+            yield convert.elsewhere(message.elsewhere)
 
 
 def _set_after(request: results_pb2.WatchRequest, position: values.Position) -> None:
@@ -353,3 +379,11 @@ def _set_after(request: results_pb2.WatchRequest, position: values.Position) -> 
 
 def _wire_style(style: values.SnapshotStyle | None) -> results_pb2.SnapshotStyle.ValueType:
     return results_pb2.SnapshotStyle.ValueType(0 if style is None else style.value)
+
+
+def connect(
+    address: str, *, ca: str | os.PathLike[str] | None = None, token: str | None = None, timeout_s: float = 10.0
+) -> Client:
+    """A client of the inference-service at `address` (HOST:PORT). `ca` and
+    `token` as in Client."""
+    return Client(address, ca=ca, token=token, timeout_s=timeout_s)

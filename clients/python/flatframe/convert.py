@@ -121,6 +121,7 @@ def _camera_counts(wire: results_pb2.CameraCounts) -> values.CameraCounts:
         visits=face_counts(wire.visits),
         crossings=tuple(_crossing(crossing, is_live=True) for crossing in wire.crossings),
         truncated=wire.truncated,
+        uncertain=wire.uncertain,
     )
 
 
@@ -140,11 +141,17 @@ def result(wire: results_pb2.FrameResult) -> values.FrameResult:
         detector=wire.detector,
         gender_model=wire.gender_model or None,
         counts=_camera_counts(wire.counts) if wire.HasField("counts") else None,
+        late=wire.late,
+        replica=wire.replica or None,
     )
 
 
 def gap(wire: results_pb2.Gap) -> values.Gap:
     return values.Gap(wire.missed, wire.last_missed_position)
+
+
+def elsewhere(wire: results_pb2.Elsewhere) -> values.Elsewhere:
+    return values.Elsewhere(wire.is_heard, wire.detail)
 
 
 def latest(wire: results_pb2.GetLatestResponse) -> values.Latest:
@@ -242,6 +249,7 @@ def camera(wire: results_pb2.CameraInfo) -> values.Camera:
         detail=wire.detail,
         counts=_camera_counts(wire.counts) if wire.HasField("counts") else None,
         incidents=tuple(map(incident, wire.incidents)),
+        replica=wire.replica or None,
     )
 
 
@@ -255,6 +263,7 @@ def _bucket(wire: results_pb2.CountBucket) -> values.CountBucket:
         visits=face_counts(wire.visits) if wire.HasField("visits") else None,
         crossings=tuple(_crossing(crossing, is_live=False) for crossing in wire.crossings),
         withheld=wire.withheld,
+        uncertain=wire.uncertain,
     )
 
 

@@ -48,8 +48,12 @@ class FailedPrecondition(FlatframeError):
     """The request is right, but not for this server, or not yet."""
 
 
+class Unauthenticated(FlatframeError):
+    """The server wants a token, or does not know this one, or its time is over."""
+
+
 class PermissionDenied(FlatframeError):
-    """The privacy mode forbids it."""
+    """The privacy mode forbids it, or the token's role does."""
 
 
 class Unimplemented(FlatframeError):
@@ -76,6 +80,7 @@ _CLASSES: dict[grpc.StatusCode, type[FlatframeError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.UNIMPLEMENTED: Unimplemented,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,

@@ -101,6 +101,26 @@ class Stream(Generic[T]):
         self.close()
 
 
+class Missing:
+    """Why something may be missing, as far as is known."""
+
+    why: str | None = None
+
+
+class Pages(Stream[T]):
+    """A stream that says what it may lack."""
+
+    def __init__(self, line: Line, items: Iterator[T], missing: Missing) -> None:
+        super().__init__(line, items)
+        self._missing = missing
+
+    @property
+    def incomplete(self) -> str | None:
+        """Why results that were read, or would have been, may be missing, for a
+        person; None when none are. Known from the first one on."""
+        return self._missing.why
+
+
 class Backoff:
     """Pauses between attempts: they grow, are bounded, and differ from client
     to client, so that a server that comes back is not stormed."""

@@ -4,11 +4,13 @@ here knows of gRPC."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Union
+from typing import TypeVar, Union
+
+T = TypeVar("T")
 
 # --- choices: the numbers are those of the protocol -------------------------
 
@@ -102,6 +104,16 @@ class IncidentMoment(Choice):
     """When it was over: the first picture after it."""
 
 
+class Answer(list[T]):
+    """A list that says what it may lack."""
+
+    def __init__(self, items: Iterable[T], incomplete: str) -> None:
+        super().__init__(items)
+        self.incomplete: str | None = incomplete or None
+        """Why others may be missing, for a person, such as a replica that is not
+        heard; None when none are."""
+
+
 # --- results ----------------------------------------------------------------
 
 
@@ -186,6 +198,9 @@ class CameraCounts:
     crossings: tuple[CrossingCounts, ...]
     truncated: bool
     """More faces than tracks are kept: counts are too low."""
+    uncertain: bool
+    """The camera came from another replica that could not hand it over: a visit
+    may be in here twice, or missing."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +237,12 @@ class FrameResult:
     gender_model: str | None
     """None when gender is switched off."""
     counts: CameraCounts | None
-    """So far, this frame included; None when withheld."""
+    """So far, this frame included; None when withheld, or late."""
+    late: bool
+    """The frame was kept while no server took it and was analysed later: in the
+    history alone, without position, tracks and counts; observed is captured."""
+    replica: str | None
+    """The replica that analysed it; None: the one that answers."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +255,16 @@ class Gap:
     another loss of the connection is told again."""
     last_missed: int | None
     """Number of the last position missed; None as `missed`."""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Whether results of cameras of other replicas come from here on. Without a
+    result bus there are no others, and nothing is said."""
+
+    is_heard: bool
+    detail: str
+    """Why not, for a person; empty when they do."""
 
 
 @dataclass(frozen=True)
@@ -359,6 +389,8 @@ class Camera:
     """None when withheld."""
     incidents: tuple[Incident, ...]
     """Open now."""
+    replica: str | None
+    """The replica that serves it; None: the one that answers."""
 
 
 # --- counts over a time -----------------------------------------------------
@@ -377,6 +409,9 @@ class CountBucket:
     crossings: tuple[CrossingCounts, ...]
     withheld: bool
     """So few that they might point at a person (privacy mode counts_only)."""
+    uncertain: bool
+    """A camera came from another replica that could not hand it over: a visit may
+    be in here twice, or missing."""
 
 
 @dataclass(frozen=True)
@@ -463,5 +498,5 @@ class Resources:
     stages: tuple[StageTime, ...]
 
 
-WatchEvent = Union[FrameResult, Gap]
+WatchEvent = Union[FrameResult, Gap, Elsewhere]
 IncidentEvent = Union[Incident, IncidentGap]

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Callable, TypeVar
 
-from flatframe import Client, Unavailable
+from flatframe import Client, Unavailable, connect
 
 T = TypeVar("T")
 
@@ -96,12 +96,32 @@ class Child:
             process.wait(5)
 
 
-class Inference(Child):
-    """An inference-service."""
+def command(folder: pathlib.Path, *arguments: str) -> str:
+    """What a command of inference-service prints."""
+    done = subprocess.run(
+        [str(_BINARIES / "inference-service"), *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    return done.stdout.strip()
 
-    def __init__(self, folder: pathlib.Path, settings: Mapping[str, object]) -> None:
+
+class Inference(Child):
+    """An inference-service; `ca` and `token` are what its clients need."""
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        settings: Mapping[str, object],
+        ca: pathlib.Path | None = None,
+        token: str | None = None,
+    ) -> None:
         (port,) = free_ports(1)
         self.address = f"127.0.0.1:{port}"
+        self._ca, self._token = ca, token
         all_settings: dict[str, object] = {
             "listen.grpc": self.address,
             "listen.admin": "127.0.0.1:0",
@@ -115,7 +135,7 @@ class Inference(Child):
 
     def start(self) -> None:
         super().start()
-        with Client(self.address) as client:
+        with connect(self.address, ca=self._ca, token=self._token) as client:
 
             def answers() -> bool:
                 self.check_alive()

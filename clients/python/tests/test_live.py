@@ -134,6 +134,7 @@ def test_a_position_of_another_run_is_a_gap_of_unknown_size(client: Client) -> N
         while isinstance(event := next(events), Gap):
             gaps.append(event)
     assert gaps[-1] == Gap(missed=None, last_missed=None)
+    assert isinstance(event, FrameResult)
     assert event.position.number <= now.number + 1
 
 
@@ -175,6 +176,7 @@ def test_a_lost_connection_loses_nothing_silently(house: House, caplog: pytest.L
                     assert event.last_missed == last.number + event.missed
                     last = Position(last.server_epoch, event.last_missed)
                 else:
+                    assert isinstance(event, FrameResult)
                     assert event.position == Position(last.server_epoch, last.number + 1)
                     last = event.position
     said = [record.getMessage() for record in caplog.records]

@@ -7,7 +7,7 @@ from datetime import timedelta
 import grpc
 import pytest
 
-from flatframe import convert, errors, status_pb2, stream, values
+from flatframe import client, convert, errors, status_pb2, stream, values
 from flatframe.v1 import frames_pb2, results_pb2
 
 CHOICES = [
@@ -43,6 +43,20 @@ def test_unknown_is_none_never_zero() -> None:
     bucket = results_pb2.CountBucket(crossings=[results_pb2.CrossingCounts(name="sill")])
     assert convert.series(results_pb2.CountSeries(buckets=[bucket])).buckets[0].crossings[0].occupancy is None
     assert convert.incident(results_pb2.Incident()).camera_id is None
+
+
+def test_several_replicas() -> None:
+    result = convert.result(results_pb2.FrameResult(replica="b", counts=results_pb2.CameraCounts(uncertain=True)))
+    assert (result.replica, result.counts and result.counts.uncertain) == ("b", True)
+    assert convert.camera(results_pb2.CameraInfo()).replica is None
+    assert convert.camera(results_pb2.CameraInfo(replica="b")).replica == "b"
+    series = convert.series(results_pb2.CountSeries(buckets=[results_pb2.CountBucket(uncertain=True)]))
+    assert series.buckets[0].uncertain
+    complete, short = values.Answer([1, 2], ""), values.Answer([1, 2], "the result bus is away")
+    assert complete == short == [1, 2]
+    assert (complete.incomplete, short.incomplete) == (None, "the result bus is away")
+    told = results_pb2.WatchResponse(elsewhere=results_pb2.Elsewhere(is_heard=False, detail="away"))
+    assert list(client._watched(iter([told]), results_pb2.WatchRequest())) == [values.Elsewhere(False, "away")]
 
 
 def test_what_a_newer_server_says_is_not_lost() -> None:

@@ -239,6 +239,7 @@ class Hello(google.protobuf.message.Message):
     WANTED_FPS_FIELD_NUMBER: builtins.int
     TTL_MS_FIELD_NUMBER: builtins.int
     DISPLAY_NAME_FIELD_NUMBER: builtins.int
+    LATE_FIELD_NUMBER: builtins.int
     protocol_version: builtins.int
     """Version of this protocol that the sender speaks; 1."""
     camera_id: builtins.str
@@ -261,6 +262,14 @@ class Hello(google.protobuf.message.Message):
     """
     display_name: builtins.str
     """Human-readable name of the camera, at most 128 bytes; may be empty."""
+    late: builtins.bool
+    """A stream of late frames: those kept while no server took them, oldest
+    first. It does not make the camera known or online. Its results go into
+    the history alone. One credit at a time is granted, when other cameras
+    leave time for it. A server that takes such streams says so by
+    Welcome.late_after_unix_us; without it nothing may be sent. wanted_fps and
+    ttl_ms mean nothing then.
+    """
     def __init__(
         self,
         *,
@@ -272,8 +281,9 @@ class Hello(google.protobuf.message.Message):
         wanted_fps: builtins.float = ...,
         ttl_ms: builtins.int = ...,
         display_name: builtins.str = ...,
+        late: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["camera_id", b"camera_id", "display_name", b"display_name", "protocol_version", b"protocol_version", "rotation_degrees", b"rotation_degrees", "session_id", b"session_id", "software", b"software", "ttl_ms", b"ttl_ms", "wanted_fps", b"wanted_fps"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["camera_id", b"camera_id", "display_name", b"display_name", "late", b"late", "protocol_version", b"protocol_version", "rotation_degrees", b"rotation_degrees", "session_id", b"session_id", "software", b"software", "ttl_ms", b"ttl_ms", "wanted_fps", b"wanted_fps"]) -> None: ...
 
 global___Hello = Hello
 
@@ -301,7 +311,9 @@ class Frame(google.protobuf.message.Message):
     """
     captured_unix_us: builtins.int
     """Wall-clock time of capture, in microseconds since the Unix epoch, for
-    display only; 0 when the sender's clock is not set.
+    display only; 0 when the sender's clock is not set. On a late stream it is
+    what counts, and must grow from frame to frame; age_us and remaining_us
+    mean nothing there.
     """
     width_px: builtins.int
     """Width of the picture as encoded, in pixels."""
@@ -331,7 +343,9 @@ global___Frame = Frame
 
 @typing.final
 class CameraStatus(google.protobuf.message.Message):
-    """State of a camera as its sender sees it."""
+    """State of a camera as its sender sees it. On a late stream it only says that
+    the sender lives.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -478,6 +492,7 @@ class Welcome(google.protobuf.message.Message):
     WINDOW_FIELD_NUMBER: builtins.int
     PACE_FIELD_NUMBER: builtins.int
     SOFTWARE_FIELD_NUMBER: builtins.int
+    LATE_AFTER_UNIX_US_FIELD_NUMBER: builtins.int
     protocol_version: builtins.int
     """Version of this protocol used on the stream; 1."""
     max_frame_bytes: builtins.int
@@ -490,6 +505,11 @@ class Welcome(google.protobuf.message.Message):
     """The most credits this stream may hold, in frames."""
     software: builtins.str
     """Name and version of the server software."""
+    late_after_unix_us: builtins.int
+    """On a late stream, and only there: frames captured up to this time are
+    refused, because the history has a late result of this camera that is as
+    new, in microseconds since the Unix epoch; 0 when it has none.
+    """
     @property
     def pace(self) -> global___Pace:
         """Rate and size to start with."""
@@ -504,9 +524,11 @@ class Welcome(google.protobuf.message.Message):
         window: builtins.int = ...,
         pace: global___Pace | None = ...,
         software: builtins.str = ...,
+        late_after_unix_us: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["pace", b"pace"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["max_frame_bytes", b"max_frame_bytes", "max_height_px", b"max_height_px", "max_width_px", b"max_width_px", "pace", b"pace", "protocol_version", b"protocol_version", "software", b"software", "window", b"window"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_late_after_unix_us", b"_late_after_unix_us", "late_after_unix_us", b"late_after_unix_us", "pace", b"pace"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_late_after_unix_us", b"_late_after_unix_us", "late_after_unix_us", b"late_after_unix_us", "max_frame_bytes", b"max_frame_bytes", "max_height_px", b"max_height_px", "max_width_px", b"max_width_px", "pace", b"pace", "protocol_version", b"protocol_version", "software", b"software", "window", b"window"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_late_after_unix_us", b"_late_after_unix_us"]) -> typing.Literal["late_after_unix_us"] | None: ...
 
 global___Welcome = Welcome
 

@@ -30,9 +30,12 @@ class FrameServiceStub:
     """One stream per camera. The first message up is `hello`, the first message
     down is `welcome`. A sender never sends a frame without holding a credit.
 
+    A camera may have a second stream, for frames that were kept while no
+    server took them: Hello.late.
+
     Errors: INVALID_ARGUMENT (hello missing or out of range), ALREADY_EXISTS
     (camera id is streaming from elsewhere), FAILED_PRECONDITION (protocol
-    version not spoken here), RESOURCE_EXHAUSTED with google.rpc.RetryInfo (no
+    version not spoken here, or late frames not taken), RESOURCE_EXHAUSTED with google.rpc.RetryInfo (no
     room for another stream), UNAVAILABLE (draining), DEADLINE_EXCEEDED (no
     hello in time).
     """
@@ -47,9 +50,12 @@ class FrameServiceAsyncStub:
     """One stream per camera. The first message up is `hello`, the first message
     down is `welcome`. A sender never sends a frame without holding a credit.
 
+    A camera may have a second stream, for frames that were kept while no
+    server took them: Hello.late.
+
     Errors: INVALID_ARGUMENT (hello missing or out of range), ALREADY_EXISTS
     (camera id is streaming from elsewhere), FAILED_PRECONDITION (protocol
-    version not spoken here), RESOURCE_EXHAUSTED with google.rpc.RetryInfo (no
+    version not spoken here, or late frames not taken), RESOURCE_EXHAUSTED with google.rpc.RetryInfo (no
     room for another stream), UNAVAILABLE (draining), DEADLINE_EXCEEDED (no
     hello in time).
     """
@@ -66,9 +72,12 @@ class FrameServiceServicer(metaclass=abc.ABCMeta):
         """One stream per camera. The first message up is `hello`, the first message
         down is `welcome`. A sender never sends a frame without holding a credit.
 
+        A camera may have a second stream, for frames that were kept while no
+        server took them: Hello.late.
+
         Errors: INVALID_ARGUMENT (hello missing or out of range), ALREADY_EXISTS
         (camera id is streaming from elsewhere), FAILED_PRECONDITION (protocol
-        version not spoken here), RESOURCE_EXHAUSTED with google.rpc.RetryInfo (no
+        version not spoken here, or late frames not taken), RESOURCE_EXHAUSTED with google.rpc.RetryInfo (no
         room for another stream), UNAVAILABLE (draining), DEADLINE_EXCEEDED (no
         hello in time).
         """

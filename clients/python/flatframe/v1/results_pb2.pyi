@@ -218,6 +218,7 @@ class WatchResponse(google.protobuf.message.Message):
 
     RESULT_FIELD_NUMBER: builtins.int
     GAP_FIELD_NUMBER: builtins.int
+    ELSEWHERE_FIELD_NUMBER: builtins.int
     @property
     def result(self) -> global___FrameResult:
         """One analysed frame."""
@@ -226,17 +227,46 @@ class WatchResponse(google.protobuf.message.Message):
     def gap(self) -> global___Gap:
         """Results that this client missed."""
 
+    @property
+    def elsewhere(self) -> global___Elsewhere:
+        """Whether results of other replicas come. Sent first when they do not, then
+        whenever that changes; never without a result bus.
+        """
+
     def __init__(
         self,
         *,
         result: global___FrameResult | None = ...,
         gap: global___Gap | None = ...,
+        elsewhere: global___Elsewhere | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["gap", b"gap", "message", b"message", "result", b"result"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["gap", b"gap", "message", b"message", "result", b"result"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["result", "gap"] | None: ...
+    def HasField(self, field_name: typing.Literal["elsewhere", b"elsewhere", "gap", b"gap", "message", b"message", "result", b"result"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["elsewhere", b"elsewhere", "gap", b"gap", "message", b"message", "result", b"result"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["result", "gap", "elsewhere"] | None: ...
 
 global___WatchResponse = WatchResponse
+
+@typing.final
+class Elsewhere(google.protobuf.message.Message):
+    """Whether the other replicas are heard."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    IS_HEARD_FIELD_NUMBER: builtins.int
+    DETAIL_FIELD_NUMBER: builtins.int
+    is_heard: builtins.bool
+    """True: results of cameras of other replicas come."""
+    detail: builtins.str
+    """Why not, for a person; empty when they are."""
+    def __init__(
+        self,
+        *,
+        is_heard: builtins.bool = ...,
+        detail: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["detail", b"detail", "is_heard", b"is_heard"]) -> None: ...
+
+global___Elsewhere = Elsewhere
 
 @typing.final
 class Gap(google.protobuf.message.Message):
@@ -284,6 +314,8 @@ class FrameResult(google.protobuf.message.Message):
     COUNTS_FIELD_NUMBER: builtins.int
     OBSERVED_UNIX_US_FIELD_NUMBER: builtins.int
     FACES_WITHHELD_FIELD_NUMBER: builtins.int
+    LATE_FIELD_NUMBER: builtins.int
+    REPLICA_FIELD_NUMBER: builtins.int
     position: builtins.int
     """Place in the server's sequence of results; grows by any amount; starts
     anew when server_epoch changes.
@@ -318,6 +350,13 @@ class FrameResult(google.protobuf.message.Message):
     """
     faces_withheld: builtins.bool
     """True when the faces are left out because the privacy mode is counts_only."""
+    late: builtins.bool
+    """True when the frame was kept while no server took it and was analysed
+    later. Such a result is in the history alone: it has no position, no
+    tracks and no counts, and observed_unix_us is captured_unix_us.
+    """
+    replica: builtins.str
+    """Name of the replica that analysed it; empty: the one that answers."""
     @property
     def faces(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Face]:
         """The faces, best score first."""
@@ -345,9 +384,11 @@ class FrameResult(google.protobuf.message.Message):
         counts: global___CameraCounts | None = ...,
         observed_unix_us: builtins.int = ...,
         faces_withheld: builtins.bool = ...,
+        late: builtins.bool = ...,
+        replica: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["counts", b"counts"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["camera_id", b"camera_id", "captured_unix_us", b"captured_unix_us", "counts", b"counts", "detector", b"detector", "faces", b"faces", "faces_withheld", b"faces_withheld", "frame_number", b"frame_number", "gender_model", b"gender_model", "height_px", b"height_px", "latency_us", b"latency_us", "observed_unix_us", b"observed_unix_us", "position", b"position", "server_epoch", b"server_epoch", "session_id", b"session_id", "truncated", b"truncated", "width_px", b"width_px"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["camera_id", b"camera_id", "captured_unix_us", b"captured_unix_us", "counts", b"counts", "detector", b"detector", "faces", b"faces", "faces_withheld", b"faces_withheld", "frame_number", b"frame_number", "gender_model", b"gender_model", "height_px", b"height_px", "late", b"late", "latency_us", b"latency_us", "observed_unix_us", b"observed_unix_us", "position", b"position", "replica", b"replica", "server_epoch", b"server_epoch", "session_id", b"session_id", "truncated", b"truncated", "width_px", b"width_px"]) -> None: ...
 
 global___FrameResult = FrameResult
 
@@ -453,9 +494,14 @@ class CameraCounts(google.protobuf.message.Message):
     VISITS_FIELD_NUMBER: builtins.int
     CROSSINGS_FIELD_NUMBER: builtins.int
     TRUNCATED_FIELD_NUMBER: builtins.int
+    UNCERTAIN_FIELD_NUMBER: builtins.int
     truncated: builtins.bool
     """True when more faces were there at once than tracks are kept: then counts
     are too low.
+    """
+    uncertain: builtins.bool
+    """True when the camera's stream came from another replica that could not say
+    who was in the picture: a visit of then may be counted twice, or missing.
     """
     @property
     def now(self) -> flatframe.v1.frames_pb2.FaceCounts:
@@ -476,9 +522,10 @@ class CameraCounts(google.protobuf.message.Message):
         visits: flatframe.v1.frames_pb2.FaceCounts | None = ...,
         crossings: collections.abc.Iterable[global___CrossingCounts] | None = ...,
         truncated: builtins.bool = ...,
+        uncertain: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["now", b"now", "visits", b"visits"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["crossings", b"crossings", "now", b"now", "truncated", b"truncated", "visits", b"visits"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["crossings", b"crossings", "now", b"now", "truncated", b"truncated", "uncertain", b"uncertain", "visits", b"visits"]) -> None: ...
 
 global___CameraCounts = CameraCounts
 
@@ -648,6 +695,11 @@ class ListCamerasResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     CAMERAS_FIELD_NUMBER: builtins.int
+    INCOMPLETE_FIELD_NUMBER: builtins.int
+    incomplete: builtins.str
+    """Why cameras of other replicas may be missing, for a person; empty when none
+    are.
+    """
     @property
     def cameras(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CameraInfo]:
         """The cameras, sorted by id."""
@@ -656,8 +708,9 @@ class ListCamerasResponse(google.protobuf.message.Message):
         self,
         *,
         cameras: collections.abc.Iterable[global___CameraInfo] | None = ...,
+        incomplete: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cameras", b"cameras"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cameras", b"cameras", "incomplete", b"incomplete"]) -> None: ...
 
 global___ListCamerasResponse = ListCamerasResponse
 
@@ -679,6 +732,7 @@ class CameraInfo(google.protobuf.message.Message):
     DETAIL_FIELD_NUMBER: builtins.int
     COUNTS_FIELD_NUMBER: builtins.int
     INCIDENTS_FIELD_NUMBER: builtins.int
+    REPLICA_FIELD_NUMBER: builtins.int
     camera_id: builtins.str
     """Id of the camera."""
     display_name: builtins.str
@@ -693,6 +747,8 @@ class CameraInfo(google.protobuf.message.Message):
     """The rate the camera would like to send, in frames per second."""
     detail: builtins.str
     """What is wrong, for a person; empty when live."""
+    replica: builtins.str
+    """Name of the replica that serves it; empty: the one that answers."""
     @property
     def pace(self) -> flatframe.v1.frames_pb2.Pace:
         """Rate and size the server asks for now."""
@@ -728,9 +784,10 @@ class CameraInfo(google.protobuf.message.Message):
         detail: builtins.str = ...,
         counts: global___CameraCounts | None = ...,
         incidents: collections.abc.Iterable[global___Incident] | None = ...,
+        replica: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_last_frame_age_ms", b"_last_frame_age_ms", "counts", b"counts", "ingest_ledger", b"ingest_ledger", "last_frame_age_ms", b"last_frame_age_ms", "ledger", b"ledger", "pace", b"pace"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_last_frame_age_ms", b"_last_frame_age_ms", "analyzed_fps", b"analyzed_fps", "camera_id", b"camera_id", "counts", b"counts", "detail", b"detail", "display_name", b"display_name", "incidents", b"incidents", "ingest_ledger", b"ingest_ledger", "last_frame_age_ms", b"last_frame_age_ms", "ledger", b"ledger", "pace", b"pace", "state", b"state", "wanted_fps", b"wanted_fps"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_last_frame_age_ms", b"_last_frame_age_ms", "analyzed_fps", b"analyzed_fps", "camera_id", b"camera_id", "counts", b"counts", "detail", b"detail", "display_name", b"display_name", "incidents", b"incidents", "ingest_ledger", b"ingest_ledger", "last_frame_age_ms", b"last_frame_age_ms", "ledger", b"ledger", "pace", b"pace", "replica", b"replica", "state", b"state", "wanted_fps", b"wanted_fps"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_last_frame_age_ms", b"_last_frame_age_ms"]) -> typing.Literal["last_frame_age_ms"] | None: ...
 
 global___CameraInfo = CameraInfo
@@ -809,9 +866,14 @@ class QueryResultsResponse(google.protobuf.message.Message):
 
     RESULTS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    INCOMPLETE_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
     """To go on after this page with another call; empty when the time asked for
     has no more results.
+    """
+    incomplete: builtins.str
+    """Why results of the time asked for may be missing, for a person; empty when
+    none are.
     """
     @property
     def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___FrameResult]:
@@ -822,8 +884,9 @@ class QueryResultsResponse(google.protobuf.message.Message):
         *,
         results: collections.abc.Iterable[global___FrameResult] | None = ...,
         next_page_token: builtins.str = ...,
+        incomplete: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "results", b"results"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["incomplete", b"incomplete", "next_page_token", b"next_page_token", "results", b"results"]) -> None: ...
 
 global___QueryResultsResponse = QueryResultsResponse
 
@@ -872,6 +935,11 @@ class QueryCountsResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     SERIES_FIELD_NUMBER: builtins.int
+    INCOMPLETE_FIELD_NUMBER: builtins.int
+    incomplete: builtins.str
+    """Why people may be missing from the counts, for a person; empty when none
+    are. With several replicas each keeps the counts of what it served.
+    """
     @property
     def series(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CountSeries]:
         """The series, by camera id; one with an empty id when summed."""
@@ -880,8 +948,9 @@ class QueryCountsResponse(google.protobuf.message.Message):
         self,
         *,
         series: collections.abc.Iterable[global___CountSeries] | None = ...,
+        incomplete: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["series", b"series"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["incomplete", b"incomplete", "series", b"series"]) -> None: ...
 
 global___QueryCountsResponse = QueryCountsResponse
 
@@ -924,6 +993,7 @@ class CountBucket(google.protobuf.message.Message):
     VISITS_FIELD_NUMBER: builtins.int
     CROSSINGS_FIELD_NUMBER: builtins.int
     WITHHELD_FIELD_NUMBER: builtins.int
+    UNCERTAIN_FIELD_NUMBER: builtins.int
     start_unix_s: builtins.int
     """Begin of the bucket, in seconds since the Unix epoch."""
     covered_seconds: builtins.int
@@ -934,6 +1004,10 @@ class CountBucket(google.protobuf.message.Message):
     withheld: builtins.bool
     """True when the counts are withheld because they are so small that they
     might point at a person (privacy mode counts_only).
+    """
+    uncertain: builtins.bool
+    """True when a camera's stream came from another replica in this bucket that
+    could not say who was in the picture: a visit may be counted twice.
     """
     @property
     def visits(self) -> flatframe.v1.frames_pb2.FaceCounts:
@@ -951,9 +1025,10 @@ class CountBucket(google.protobuf.message.Message):
         visits: flatframe.v1.frames_pb2.FaceCounts | None = ...,
         crossings: collections.abc.Iterable[global___CrossingCounts] | None = ...,
         withheld: builtins.bool = ...,
+        uncertain: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["visits", b"visits"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["covered_seconds", b"covered_seconds", "crossings", b"crossings", "start_unix_s", b"start_unix_s", "visits", b"visits", "withheld", b"withheld"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["covered_seconds", b"covered_seconds", "crossings", b"crossings", "start_unix_s", b"start_unix_s", "uncertain", b"uncertain", "visits", b"visits", "withheld", b"withheld"]) -> None: ...
 
 global___CountBucket = CountBucket
 

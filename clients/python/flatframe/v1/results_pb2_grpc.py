@@ -81,14 +81,18 @@ class ResultServiceServicer(object):
     def GetLatest(self, request, context):
         """The newest result of one camera.
 
-        Errors: INVALID_ARGUMENT (bad camera id), NOT_FOUND (no such camera).
+        With a result bus also of cameras that another replica serves.
+
+        Errors: INVALID_ARGUMENT (bad camera id), NOT_FOUND (no such camera),
+        UNAVAILABLE (not served here, and the bus that knows the others is away).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListCameras(self, request, context):
-        """All cameras known since the server started.
+        """All cameras known since the server started, and with a result bus those of
+        the other replicas.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,7 +100,9 @@ class ResultServiceServicer(object):
 
     def QueryResults(self, request, context):
         """Results of one camera over a time, from history, oldest first, in pages.
-        The stream ends after the last page.
+        The stream ends after the last page. With a result bus results of all
+        replicas, as far back as the bus keeps them; what the bus got late, after it
+        was away, may come after newer ones.
 
         Errors: INVALID_ARGUMENT (bad camera id, time or page token),
         FAILED_PRECONDITION (no history is kept), NOT_FOUND (history knows no such
@@ -134,7 +140,8 @@ class ResultServiceServicer(object):
         opened or was over, with its faces marked or made unrecognisable.
 
         Errors: INVALID_ARGUMENT (bad camera id, style, width or moment), NOT_FOUND
-        (no such camera, or no picture of that incident), FAILED_PRECONDITION (no picture of it yet),
+        (no such camera, or no picture of that incident), FAILED_PRECONDITION (no
+        picture of it yet, or another replica serves it: pictures stay there),
         PERMISSION_DENIED (the privacy mode forbids it), RESOURCE_EXHAUSTED with
         google.rpc.RetryInfo (too many at once).
         """

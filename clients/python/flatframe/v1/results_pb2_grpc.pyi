@@ -41,21 +41,28 @@ class ResultServiceStub:
     ]
     """The newest result of one camera.
 
-    Errors: INVALID_ARGUMENT (bad camera id), NOT_FOUND (no such camera).
+    With a result bus also of cameras that another replica serves.
+
+    Errors: INVALID_ARGUMENT (bad camera id), NOT_FOUND (no such camera),
+    UNAVAILABLE (not served here, and the bus that knows the others is away).
     """
 
     ListCameras: grpc.UnaryUnaryMultiCallable[
         flatframe.v1.results_pb2.ListCamerasRequest,
         flatframe.v1.results_pb2.ListCamerasResponse,
     ]
-    """All cameras known since the server started."""
+    """All cameras known since the server started, and with a result bus those of
+    the other replicas.
+    """
 
     QueryResults: grpc.UnaryStreamMultiCallable[
         flatframe.v1.results_pb2.QueryResultsRequest,
         flatframe.v1.results_pb2.QueryResultsResponse,
     ]
     """Results of one camera over a time, from history, oldest first, in pages.
-    The stream ends after the last page.
+    The stream ends after the last page. With a result bus results of all
+    replicas, as far back as the bus keeps them; what the bus got late, after it
+    was away, may come after newer ones.
 
     Errors: INVALID_ARGUMENT (bad camera id, time or page token),
     FAILED_PRECONDITION (no history is kept), NOT_FOUND (history knows no such
@@ -93,7 +100,8 @@ class ResultServiceStub:
     opened or was over, with its faces marked or made unrecognisable.
 
     Errors: INVALID_ARGUMENT (bad camera id, style, width or moment), NOT_FOUND
-    (no such camera, or no picture of that incident), FAILED_PRECONDITION (no picture of it yet),
+    (no such camera, or no picture of that incident), FAILED_PRECONDITION (no
+    picture of it yet, or another replica serves it: pictures stay there),
     PERMISSION_DENIED (the privacy mode forbids it), RESOURCE_EXHAUSTED with
     google.rpc.RetryInfo (too many at once).
     """
@@ -143,21 +151,28 @@ class ResultServiceAsyncStub:
     ]
     """The newest result of one camera.
 
-    Errors: INVALID_ARGUMENT (bad camera id), NOT_FOUND (no such camera).
+    With a result bus also of cameras that another replica serves.
+
+    Errors: INVALID_ARGUMENT (bad camera id), NOT_FOUND (no such camera),
+    UNAVAILABLE (not served here, and the bus that knows the others is away).
     """
 
     ListCameras: grpc.aio.UnaryUnaryMultiCallable[
         flatframe.v1.results_pb2.ListCamerasRequest,
         flatframe.v1.results_pb2.ListCamerasResponse,
     ]
-    """All cameras known since the server started."""
+    """All cameras known since the server started, and with a result bus those of
+    the other replicas.
+    """
 
     QueryResults: grpc.aio.UnaryStreamMultiCallable[
         flatframe.v1.results_pb2.QueryResultsRequest,
         flatframe.v1.results_pb2.QueryResultsResponse,
     ]
     """Results of one camera over a time, from history, oldest first, in pages.
-    The stream ends after the last page.
+    The stream ends after the last page. With a result bus results of all
+    replicas, as far back as the bus keeps them; what the bus got late, after it
+    was away, may come after newer ones.
 
     Errors: INVALID_ARGUMENT (bad camera id, time or page token),
     FAILED_PRECONDITION (no history is kept), NOT_FOUND (history knows no such
@@ -195,7 +210,8 @@ class ResultServiceAsyncStub:
     opened or was over, with its faces marked or made unrecognisable.
 
     Errors: INVALID_ARGUMENT (bad camera id, style, width or moment), NOT_FOUND
-    (no such camera, or no picture of that incident), FAILED_PRECONDITION (no picture of it yet),
+    (no such camera, or no picture of that incident), FAILED_PRECONDITION (no
+    picture of it yet, or another replica serves it: pictures stay there),
     PERMISSION_DENIED (the privacy mode forbids it), RESOURCE_EXHAUSTED with
     google.rpc.RetryInfo (too many at once).
     """
@@ -249,7 +265,10 @@ class ResultServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[flatframe.v1.results_pb2.GetLatestResponse, collections.abc.Awaitable[flatframe.v1.results_pb2.GetLatestResponse]]:
         """The newest result of one camera.
 
-        Errors: INVALID_ARGUMENT (bad camera id), NOT_FOUND (no such camera).
+        With a result bus also of cameras that another replica serves.
+
+        Errors: INVALID_ARGUMENT (bad camera id), NOT_FOUND (no such camera),
+        UNAVAILABLE (not served here, and the bus that knows the others is away).
         """
 
     @abc.abstractmethod
@@ -258,7 +277,9 @@ class ResultServiceServicer(metaclass=abc.ABCMeta):
         request: flatframe.v1.results_pb2.ListCamerasRequest,
         context: _ServicerContext,
     ) -> typing.Union[flatframe.v1.results_pb2.ListCamerasResponse, collections.abc.Awaitable[flatframe.v1.results_pb2.ListCamerasResponse]]:
-        """All cameras known since the server started."""
+        """All cameras known since the server started, and with a result bus those of
+        the other replicas.
+        """
 
     @abc.abstractmethod
     def QueryResults(
@@ -267,7 +288,9 @@ class ResultServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[flatframe.v1.results_pb2.QueryResultsResponse], collections.abc.AsyncIterator[flatframe.v1.results_pb2.QueryResultsResponse]]:
         """Results of one camera over a time, from history, oldest first, in pages.
-        The stream ends after the last page.
+        The stream ends after the last page. With a result bus results of all
+        replicas, as far back as the bus keeps them; what the bus got late, after it
+        was away, may come after newer ones.
 
         Errors: INVALID_ARGUMENT (bad camera id, time or page token),
         FAILED_PRECONDITION (no history is kept), NOT_FOUND (history knows no such
@@ -311,7 +334,8 @@ class ResultServiceServicer(metaclass=abc.ABCMeta):
         opened or was over, with its faces marked or made unrecognisable.
 
         Errors: INVALID_ARGUMENT (bad camera id, style, width or moment), NOT_FOUND
-        (no such camera, or no picture of that incident), FAILED_PRECONDITION (no picture of it yet),
+        (no such camera, or no picture of that incident), FAILED_PRECONDITION (no
+        picture of it yet, or another replica serves it: pictures stay there),
         PERMISSION_DENIED (the privacy mode forbids it), RESOURCE_EXHAUSTED with
         google.rpc.RetryInfo (too many at once).
         """
