@@ -128,6 +128,8 @@ function unreachable(error, signal) {
 export class Client {
 	#base;
 	#ahead_ms = 0;
+	// Shown with every call, if there is one.
+	token = null;
 
 	constructor(base = '') {
 		this.#base = base;
@@ -198,6 +200,7 @@ export class Client {
 	async #post(method, request, deadline_ms, signal) {
 		const service = SERVICES[method] ?? 'ResultService';
 		const headers = { 'content-type': CONTENT_TYPE, 'x-grpc-web': '1' };
+		if (this.token) headers.authorization = `Bearer ${this.token}`;
 		if (deadline_ms) headers['grpc-timeout'] = `${deadline_ms}m`;
 		const response = await fetch(`${this.#base}/flatframe.v1.${service}/${method}`, {
 			method: 'POST',

@@ -2,7 +2,7 @@
 // person opens it; given back when it is closed.
 
 import { element, setText } from './dom.js';
-import { Picture, STYLES } from './picture.js';
+import { Picture, plainest } from './picture.js';
 
 const DEADLINE_MS = 4000;
 const WIDTH_PX = 320;
@@ -60,18 +60,11 @@ export class IncidentPictures {
 		return element('figure', {}, canvas, caption);
 	}
 
-	async #ask({ camera_id, incident_id }, moment, signal) {
-		let denied;
-		for (const { style } of STYLES) {
-			try {
-				const request = { camera_id, incident_id, moment, style, max_width_px: WIDTH_PX };
-				const { snapshot } = await this.#client.unary('GetSnapshot', request, { deadline_ms: DEADLINE_MS, signal });
-				return snapshot;
-			} catch (error) {
-				if (error.code !== 'PERMISSION_DENIED') throw error;
-				denied = error;
-			}
-		}
-		throw denied;
+	#ask({ camera_id, incident_id }, moment, signal) {
+		return plainest(async ({ style }) => {
+			const request = { camera_id, incident_id, moment, style, max_width_px: WIDTH_PX };
+			const { snapshot } = await this.#client.unary('GetSnapshot', request, { deadline_ms: DEADLINE_MS, signal });
+			return snapshot;
+		});
 	}
 }

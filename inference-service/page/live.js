@@ -1,8 +1,8 @@
 // The cameras as tiles, and the one stream of pictures that feeds them. Asks
 // for the plainest pictures that the privacy mode allows.
 
-import { byId, setHidden, setText } from './dom.js';
-import { STYLES } from './picture.js';
+import { byId, Rows, setHidden, setText } from './dom.js';
+import { plainest } from './picture.js';
 import { Tile } from './tile.js';
 
 // More cameras than this are not drawn.
@@ -15,6 +15,7 @@ export class Live {
 	#client;
 	#reset;
 	#tiles = new Map();
+	#rows = new Rows(byId('tiles'), (camera) => this.#add(camera));
 	#byElement = new Map();
 	#noPicture = '';
 	#onScreen = new IntersectionObserver((entries) => {
@@ -39,15 +40,7 @@ export class Live {
 	// The cameras there are.
 	show(cameras) {
 		const shown = cameras.slice(0, MAX_TILES);
-		const ids = new Set(shown.map((camera) => camera.camera_id));
-		for (const [id, tile] of this.#tiles) if (!ids.has(id)) this.#remove(id, tile);
-		let before = byId('tiles').firstElementChild;
-		for (const camera of shown) {
-			const tile = this.#tiles.get(camera.camera_id) ?? this.#add(camera);
-			if (tile.root === before) before = before.nextElementSibling;
-			else byId('tiles').insertBefore(tile.root, before);
-			tile.show(camera);
-		}
+		this.#rows.show(shown, (camera) => camera.camera_id);
 		setHidden(byId('no-cameras'), cameras.length > 0);
 		const left = cameras.length - shown.length;
 		setHidden(byId('more-cameras'), left <= 0);
@@ -56,28 +49,20 @@ export class Live {
 
 	// Watches pictures until the stream ends; `heard()` at each message.
 	async watch(signal, heard) {
-		let denied;
-		for (const { style, max_width_px } of STYLES) {
-			try {
-				const request = { style, max_width_px, max_fps: PICTURES_FPS };
-				for await (const { snapshot } of this.#client.stream('WatchSnapshots', request, { quiet_ms: QUIET_MS, signal })) {
-					heard();
-					if (!snapshot) continue;
-					this.#say('');
-					this.#tiles.get(snapshot.camera_id)?.see(snapshot);
-				}
-				return;
-			} catch (error) {
-				if (error.code !== 'PERMISSION_DENIED') throw error;
-				denied = error;
+		await plainest(async ({ style, max_width_px }) => {
+			const request = { style, max_width_px, max_fps: PICTURES_FPS };
+			for await (const { snapshot } of this.#client.stream('WatchSnapshots', request, { quiet_ms: QUIET_MS, signal })) {
+				heard();
+				if (!snapshot) continue;
+				this.#say('');
+				this.#tiles.get(snapshot.camera_id)?.see(snapshot);
 			}
-		}
-		throw denied;
+		});
 	}
 
 	// Why there are no pictures for now.
 	failed(error) {
-		if (error.code === 'PERMISSION_DENIED') this.#say('Pictures are not shown (privacy.mode)');
+		if (error.code === 'PERMISSION_DENIED') this.#say(`Pictures are not shown: ${error.message}`);
 		if (error.code === 'RESOURCE_EXHAUSTED') this.#say('Too many viewers: no pictures for now');
 	}
 
@@ -91,21 +76,20 @@ export class Live {
 		for (const tile of this.#tiles.values()) tile.noPicture = why;
 	}
 
-	#add(camera) {
-		const tile = new Tile({ reset: (crossing) => this.#reset(camera.camera_id, crossing) });
-		this.#tiles.set(camera.camera_id, tile);
+	#add({ camera_id }) {
+		const tile = new Tile({ reset: (crossing) => this.#reset(camera_id, crossing) });
+		this.#tiles.set(camera_id, tile);
 		this.#byElement.set(tile.root, tile);
 		this.#onScreen.observe(tile.root);
 		this.#widths.observe(tile.canvasHost);
 		tile.noPicture = this.#noPicture;
-		return tile;
-	}
-
-	#remove(id, tile) {
-		this.#onScreen.unobserve(tile.root);
-		this.#widths.unobserve(tile.canvasHost);
-		this.#byElement.delete(tile.root);
-		this.#tiles.delete(id);
-		tile.close();
+		const close = () => {
+			this.#onScreen.unobserve(tile.root);
+			this.#widths.unobserve(tile.canvasHost);
+			this.#byElement.delete(tile.root);
+			this.#tiles.delete(camera_id);
+			tile.close();
+		};
+		return { root: tile.root, show: (camera) => tile.show(camera), close };
 	}
 }

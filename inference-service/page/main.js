@@ -9,8 +9,9 @@ import { Health } from './health.js';
 import { Incidents } from './incidents.js';
 import { Link } from './link.js';
 import { Live } from './live.js';
-import { Occupancy } from './occupancy.js';
+import { askOccupancy } from './occupancy.js';
 import { Repeat } from './repeat.js';
+import { askToken, keptToken } from './token.js';
 
 const CAMERAS_EVERY_MS = 2000;
 const CAMERAS_DEADLINE_MS = 4000;
@@ -24,13 +25,15 @@ const TICK_MS = 250;
 const VIEWS = { live: 'Live', counts: 'Counts', incidents: 'Incidents', health: 'Health' };
 
 const client = new Client();
+client.token = keptToken();
 const link = new Link();
 const glance = new Glance();
 const counts = new Counts(client);
 const incidents = new Incidents(client);
 const health = new Health(client);
-const occupancy = new Occupancy(client, { done: () => repeats.cameras.hurry() });
-const live = new Live(client, { reset: (camera, crossing) => occupancy.ask(camera, crossing) });
+const live = new Live(client, {
+	reset: (camera, crossing) => askOccupancy(client, camera, crossing, () => repeats.cameras.hurry()),
+});
 
 async function askCameras(signal, heard) {
 	const { cameras } = await client.unary('ListCameras', {}, { deadline_ms: CAMERAS_DEADLINE_MS, signal });
@@ -51,6 +54,7 @@ function repeat(kind, every_ms, call, alsoFailed = () => {}) {
 	const failed = (error) => {
 		link.failed(kind, error);
 		alsoFailed(error);
+		askToken(client, error, hurry);
 	};
 	return new Repeat({ run, every_ms, failed });
 }
@@ -65,6 +69,8 @@ const repeats = {
 
 let view = 'live';
 let ticking;
+
+const hurry = () => Object.values(repeats).forEach((repeat) => repeat.hurry());
 
 // What is asked follows from what is seen.
 function follow() {
@@ -104,7 +110,7 @@ function showView() {
 
 addEventListener('hashchange', showView);
 document.addEventListener('visibilitychange', follow);
-addEventListener('online', () => Object.values(repeats).forEach((repeat) => repeat.hurry()));
+addEventListener('online', hurry);
 // A page that leaves, also into the browser's memory, holds no connection.
 addEventListener('pagehide', () => Object.values(repeats).forEach((repeat) => repeat.stop()));
 addEventListener('pageshow', (event) => event.persisted && follow());

@@ -1,58 +1,23 @@
 // Sets how many people are beyond a line, after asking.
 
-import { byId, setHidden, setText } from './dom.js';
+import { byId, setText } from './dom.js';
+import { ask } from './question.js';
 
 const DEADLINE_MS = 5000;
 const MOST = 1_000_000;
 
-export class Occupancy {
-	#client;
-	#dialog = byId('occupancy');
-	#asked = null;
-	#done;
-
-	// `done()` when it is set.
-	constructor(client, { done }) {
-		this.#client = client;
-		this.#done = done;
-		byId('occupancy-cancel').addEventListener('click', () => this.#dialog.close());
-		byId('occupancy-set').addEventListener('click', () => this.#set());
-		byId('occupancy-people').addEventListener('keydown', (event) => event.key === 'Enter' && this.#set());
-	}
-
-	ask(camera_id, crossing) {
-		this.#asked = { camera_id, name: crossing.name };
-		setText(byId('occupancy-words'), `How many people are beyond “${crossing.name}” of ${camera_id} now? It says ${crossing.occupancy}.`);
-		byId('occupancy-people').value = '0';
-		this.#complain('');
-		this.#dialog.showModal();
-		byId('occupancy-people').select();
-	}
-
-	async #set() {
-		const button = byId('occupancy-set');
-		const people = byId('occupancy-people').valueAsNumber;
-		if (button.disabled) return;
-		if (!Number.isInteger(people) || Math.abs(people) > MOST) {
-			this.#complain('Use a whole number.');
-			return;
-		}
-		const asked = this.#asked;
-		button.disabled = true;
+// `done()` when it is set.
+export function askOccupancy(client, camera_id, { name, occupancy }, done) {
+	const words = `How many people are beyond “${name}” of ${camera_id} now? It says ${occupancy}.`;
+	ask({ title: 'Reset the line', words, label: 'People beyond it', yes: 'Set', type: 'number', value: '0' }, async (field) => {
+		const people = field.valueAsNumber;
+		if (!Number.isInteger(people) || Math.abs(people) > MOST) throw new Error('Use a whole number.');
 		try {
-			await this.#client.unary('ResetOccupancy', { ...asked, occupancy: people }, { deadline_ms: DEADLINE_MS });
-			if (this.#asked === asked) this.#dialog.close();
-			setText(byId('spoken'), `${asked.name} is set to ${people}.`);
-			this.#done();
+			await client.unary('ResetOccupancy', { camera_id, name, occupancy: people }, { deadline_ms: DEADLINE_MS });
 		} catch (error) {
-			this.#complain(`Not set: ${error.message}`);
-		} finally {
-			button.disabled = false;
+			throw new Error(`Not set: ${error.message}`);
 		}
-	}
-
-	#complain(words) {
-		setText(byId('occupancy-error'), words);
-		setHidden(byId('occupancy-error'), words === '');
-	}
+		setText(byId('spoken'), `${name} is set to ${people}.`);
+		done();
+	});
 }

@@ -13,10 +13,24 @@ const MAX_DENSITY = 2;
 // Where the server has to draw them anyway, no larger than they are seen.
 const DRAWN_WIDTH_PX = 640;
 // From the best to none. Plain pictures cost the server nothing.
-export const STYLES = [
+const STYLES = [
 	{ style: 'SNAPSHOT_STYLE_PLAIN', max_width_px: 0 },
 	{ style: 'SNAPSHOT_STYLE_BLURRED', max_width_px: DRAWN_WIDTH_PX },
 ];
+
+// Calls with one style after the other, until one is allowed.
+export async function plainest(call) {
+	let denied;
+	for (const style of STYLES) {
+		try {
+			return await call(style);
+		} catch (error) {
+			if (error.code !== 'PERMISSION_DENIED') throw error;
+			denied = error;
+		}
+	}
+	throw denied;
+}
 
 const gender = (key) => GENDERS.find((gender) => gender.key === key);
 

@@ -14,7 +14,6 @@ const MAX_DEPTH = 16;
 const MAX_VARINT_BYTES = 10;
 
 const VARINTS = new Set(['uint32', 'uint64', 'int64', 'bool']);
-const ENUM = 'enum:';
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 // What was wrong with the bytes.
@@ -23,7 +22,12 @@ export class WireError extends Error {
 }
 
 // Names of the values of each enum, by number.
-const choices = new Map(Object.entries(enums).map(([name, names]) => [name, names.split(' ')]));
+const choices = new Map(
+	Object.entries(enums).map(([name, text]) => {
+		const [prefix, ...names] = text.split(' ');
+		return [name, names.map((one) => prefix + one)];
+	}),
+);
 
 // Fields of each message by number and by name, made once.
 const layouts = new Map();
@@ -45,7 +49,7 @@ function layout(name) {
 }
 
 function wireOf(type) {
-	if (VARINTS.has(type) || type.startsWith(ENUM)) return VARINT;
+	if (VARINTS.has(type) || choices.has(type)) return VARINT;
 	if (type === 'float') return FIXED32;
 	if (type === 'double') return FIXED64;
 	return BYTES;
@@ -122,19 +126,19 @@ class Reader {
 }
 
 function namesOf(type) {
-	const names = choices.get(type.slice(ENUM.length));
+	const names = choices.get(type);
 	if (!names) throw new WireError(`there is no type ${type}`);
 	return names;
 }
 
 // The value of a field that is not on the wire.
 function absent({ label, isMessage, type }) {
-	if (label === 'repeated') return [];
-	if (label === 'optional' || isMessage) return undefined;
+	if (label === '*') return [];
+	if (label === '?' || isMessage) return undefined;
 	if (type === 'string') return '';
 	if (type === 'bytes') return new Uint8Array(0);
 	if (type === 'bool') return false;
-	return type.startsWith(ENUM) ? namesOf(type)[0] : 0;
+	return choices.get(type)?.[0] ?? 0;
 }
 
 // The message in `bytes`. What is absent is undefined where the protocol can
@@ -154,7 +158,7 @@ export function decode(name, bytes, depth = 0) {
 			reader.skip(wire);
 			continue;
 		}
-		const isPacked = field.label === 'repeated' && wire === BYTES && field.wire !== BYTES;
+		const isPacked = field.label === '*' && wire === BYTES && field.wire !== BYTES;
 		if (wire !== field.wire && !isPacked) {
 			throw new WireError(`${name}.${field.field} is of kind ${wire} and should be of ${field.wire}`);
 		}
@@ -164,7 +168,7 @@ export function decode(name, bytes, depth = 0) {
 			continue;
 		}
 		const value = field.isMessage ? decode(field.type, reader.delimited(), depth + 1) : reader.scalar(field.type);
-		if (field.label === 'repeated') message[field.field].push(value);
+		if (field.label === '*') message[field.field].push(value);
 		else message[field.field] = value;
 	}
 	return message;
@@ -181,8 +185,9 @@ function putVarint(out, value) {
 
 function putValue(out, { type, isMessage, wire }, value) {
 	if (wire === VARINT) {
-		const number = type.startsWith(ENUM) ? namesOf(type).indexOf(value) : value;
-		if (type.startsWith(ENUM) && number < 0) throw new WireError(`${type} has no ${value}`);
+		const names = choices.get(type);
+		const number = names ? names.indexOf(value) : value;
+		if (number < 0 && names) throw new WireError(`${type} has no ${value}`);
 		putVarint(out, number);
 		return;
 	}
@@ -204,7 +209,7 @@ export function encode(name, message) {
 	for (const field of fields) {
 		const value = message[field.field];
 		if (value === undefined || (value === absent(field) && !field.label)) continue;
-		for (const one of field.label === 'repeated' ? value : [value]) {
+		for (const one of field.label === '*' ? value : [value]) {
 			putVarint(out, (field.number << 3) | field.wire);
 			putValue(out, field, one);
 		}

@@ -6,7 +6,9 @@ use std::mem::size_of;
 use flatframe_shared::admin;
 use flatframe_shared::budget::{Budget, Bytes};
 use flatframe_shared::serve::ConnectionLimits;
+use flatframe_shared::tls::TLS_CONNECTION_BYTES;
 
+use crate::access::identities::{IDENTITY_BYTES, MAX_IDENTITIES};
 use crate::config::{Config, PrivacyMode};
 use crate::history;
 use crate::intake::link::MAX_OPENINGS;
@@ -14,6 +16,7 @@ use crate::mqtt;
 use crate::people::People;
 use crate::people::incidents::Incidents;
 use crate::people::track::FaceTrack;
+use crate::replicas;
 use crate::results::query::QUERY_BYTES;
 use crate::results::record::ResultRecord;
 use crate::results::snapshot::Painter;
@@ -104,6 +107,17 @@ pub fn budget(config: &Config, vision: &VisionMemory) -> Budget {
         ),
     );
 
+    // One frame in work and one being read.
+    let late = config.late_streams() as u64;
+    if late > 0 {
+        budget.add(
+            "late streams",
+            late * (2 * message + send + result_bytes(config) as u64),
+            Some("limits.max_late_streams or limits.max_frame_bytes"),
+            format!("{late} streams x ((1 frame + 1 being read) x {} + {} to send)", Bytes(message), Bytes(send)),
+        );
+    }
+
     // Any client may open a stream and never finish its hello.
     let headers = u64::from(connection.max_header_bytes) * HEADER_FACTOR;
     let openings = MAX_OPENINGS as u64;
@@ -114,15 +128,17 @@ pub fn budget(config: &Config, vision: &VisionMemory) -> Budget {
         format!("{openings} streams that open x ({} + headers {})", Bytes(message), Bytes(headers)),
     );
 
+    let tls = if config.tls.files().is_some() { TLS_CONNECTION_BYTES } else { 0 };
+    let tls_words = if tls > 0 { format!(" + TLS {}", Bytes(tls)) } else { String::new() };
     let connections = limits.max_connections as u64;
     let calls = u64::from(connection.max_calls_per_connection);
-    let per_connection = u64::from(connection.window_bytes) + CONNECTION_BYTES + calls * CALL_BYTES;
+    let per_connection = u64::from(connection.window_bytes) + CONNECTION_BYTES + calls * CALL_BYTES + tls;
     budget.add(
         "connections",
         connections * per_connection,
         Some("limits.max_connections"),
         format!(
-            "{connections} connections x (window {} + {} + {calls} calls x {})",
+            "{connections} connections x (window {} + {} + {calls} calls x {}{tls_words})",
             Bytes(u64::from(connection.window_bytes)),
             Bytes(CONNECTION_BYTES),
             Bytes(CALL_BYTES)
@@ -199,7 +215,9 @@ pub fn budget(config: &Config, vision: &VisionMemory) -> Budget {
     // is the list of all cameras.
     let own_slots = MAX_INCIDENT_WATCHES + MAX_VIEWERS + MAX_SNAPSHOTS;
     let small_calls = (limits.max_subscribers + MAX_SMALL_CALLS + own_slots) as u64;
-    let per_small_call = MAX_REQUEST_BYTES as u64 * READ_BUFFER_FACTOR + headers + cameras * CAMERA_INFO_BYTES;
+    let elsewhere = if config.bus.nats.is_empty() { 0 } else { config.bus.max_cameras as u64 };
+    let listed = (cameras + elsewhere) * CAMERA_INFO_BYTES;
+    let per_small_call = MAX_REQUEST_BYTES as u64 * READ_BUFFER_FACTOR + headers + listed;
     budget.add(
         "client calls",
         small_calls * per_small_call,
@@ -228,9 +246,24 @@ pub fn budget(config: &Config, vision: &VisionMemory) -> Budget {
     if config.listen.page.is_some() {
         let (page, limits) = (MAX_PAGE_CONNECTIONS as u64, page_limits());
         // Read and written through buffers of at most this.
-        let per_page = 2 * limits.send_buffer_bytes as u64 + CONNECTION_BYTES;
+        let per_page = 2 * limits.send_buffer_bytes as u64 + CONNECTION_BYTES + tls;
         let formula = format!("{page} connections x {}; its calls count above", Bytes(per_page));
         budget.add("page", page * per_page, Some("listen.page"), formula);
+    }
+
+    if config.auth.is_on() || config.tls.knows_cameras() {
+        let identities = MAX_IDENTITIES as u64;
+        let formula = format!("{identities} identities of callers x {}", Bytes(IDENTITY_BYTES));
+        budget.add("access", identities * IDENTITY_BYTES, None, formula);
+    }
+    if !config.bus.nats.is_empty() {
+        let bytes = replicas::max_bytes(&config.bus, result, cameras);
+        let formula = format!(
+            "queue {} + {} cameras of others + {cameras} of its own + messages on their way",
+            Bytes(config.bus.queue_bytes),
+            config.bus.max_cameras
+        );
+        budget.add("bus", bytes, Some("bus.queue_bytes, bus.max_cameras or limits.max_cameras"), formula);
     }
 
     if !config.mqtt.broker.is_empty() {
@@ -267,7 +300,7 @@ mod tests {
         let mut base = Config::default();
         base.listen.page = None;
         let total = |config: &Config| budget(config, &vision).total_bytes();
-        let changes: [fn(&mut Config); 13] = [
+        let changes: [fn(&mut Config); 17] = [
             |c| c.limits.max_streams += 1,
             |c| c.limits.max_cameras += 1,
             |c| c.limits.window += 1,
@@ -279,7 +312,11 @@ mod tests {
             |c| c.limits.max_detect_calls += 1,
             |c| c.people.max_tracks += 1,
             |c| c.history.file = "history.sqlite".into(),
+            |c| (c.history.file, c.limits.max_late_streams) = ("history.sqlite".into(), 5),
             |c| c.mqtt.broker = "mqtt://box".into(),
+            |c| c.tls.cert = "cert.pem".into(),
+            |c| c.auth.tokens = "tokens.toml".into(),
+            |c| c.bus.nats = "nats://box".into(),
             |c| c.listen.page = Some(([127, 0, 0, 1], 1).into()),
         ];
         for (number, change) in changes.iter().enumerate() {

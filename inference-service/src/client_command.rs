@@ -3,6 +3,7 @@
 //!
 //! Starts no service and reads no configuration: only `--server` counts.
 
+mod connect;
 mod counts;
 mod detect;
 mod incidents;
@@ -15,9 +16,10 @@ use std::time::{Duration, SystemTime};
 
 use clap::Subcommand;
 use flatframe_shared::r#gen::v1;
-use tonic::transport::{Channel, Endpoint};
+use flatframe_shared::renewal::FileError;
 use tonic::{Code, Request, Status};
 
+use self::connect::ServerArgs;
 use self::counts::CountsArgs;
 use self::detect::DetectArgs;
 use self::incidents::IncidentsArgs;
@@ -44,17 +46,6 @@ pub enum ClientCommand {
     Detect(DetectArgs),
 }
 
-/// Which service, and how it is to be printed.
-#[derive(Debug, clap::Args)]
-struct ServerArgs {
-    /// Address of the service.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051")]
-    server: String,
-    /// Print JSON, one object in each line.
-    #[arg(long)]
-    json: bool,
-}
-
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
@@ -62,6 +53,8 @@ enum Failure {
     Address { url: String, why: String },
     #[error("cannot reach {url}: {why}; is inference-service running there (--server URL)?")]
     Unreachable { url: String, why: String },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("the server refuses: {} ({:?})", printable(.0.message()), .0.code())]
     Refused(Box<Status>),
     #[error("{0}")]
@@ -91,7 +84,7 @@ impl Failure {
                         | Code::Unknown
                 )
             }
-            Self::Address { .. } | Self::Wrong(_) | Self::Output(_) => false,
+            Self::Address { .. } | Self::File(_) | Self::Wrong(_) | Self::Output(_) => false,
         }
     }
 }
@@ -119,28 +112,6 @@ pub fn run(command: &ClientCommand, out: &mut dyn Write) -> std::io::Result<Exit
             Ok(ExitCode::FAILURE)
         }
     }
-}
-
-impl ServerArgs {
-    async fn connect(&self) -> Result<Channel, Failure> {
-        let wrong = |why: String| Failure::Address { url: self.server.clone(), why };
-        let endpoint = Endpoint::from_shared(self.server.clone()).map_err(|error| wrong(reason(&error)))?;
-        if endpoint.uri().scheme_str() != Some("http") {
-            return Err(wrong("only http is spoken so far".to_owned()));
-        }
-        let endpoint = endpoint
-            .connect_timeout(PATIENCE)
-            .http2_keep_alive_interval(PATIENCE)
-            .keep_alive_timeout(PATIENCE)
-            .keep_alive_while_idle(true);
-        let connected = endpoint.connect().await;
-        connected.map_err(|error| Failure::Unreachable { url: self.server.clone(), why: reason(&error) })
-    }
-}
-
-/// The last cause of an error: transports wrap it in words that say nothing.
-fn reason(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |error| error.source()).last().map_or_else(String::new, ToString::to_string)
 }
 
 /// A request with a deadline.

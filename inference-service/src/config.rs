@@ -2,8 +2,10 @@
 //! depends on a model is checked when it loads. `config.example.toml` is the
 //! reference for people.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+mod history;
+mod listen;
+
+use std::path::Path;
 use std::time::Duration;
 
 use flatframe_shared::config::{ConfigError, in_range, load};
@@ -11,10 +13,14 @@ use flatframe_shared::frame::PictureSize;
 use flatframe_shared::telemetry::TelemetryConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::history::HistorySettings;
+pub use self::history::HistoryConfig;
+pub use self::listen::Listen;
+
+use crate::access::config::{AuthConfig, TlsConfig};
 use crate::mqtt::config::MqttConfig;
 use crate::people::config::PeopleConfig;
 use crate::people::incidents::config::IncidentConfig;
+use crate::replicas::config::BusConfig;
 use crate::vision::VisionConfig;
 
 /// Environment variables that begin with this override the file:
@@ -27,6 +33,10 @@ pub const ENV_PREFIX: &str = "FLATFRAME_INFERENCE";
 pub struct Config {
     /// Where to listen.
     pub listen: Listen,
+    /// How connections are encrypted, and whose cameras are known.
+    pub tls: TlsConfig,
+    /// Who may ask.
+    pub auth: AuthConfig,
     /// What may wait, and how much of it.
     pub limits: Limits,
     /// What cameras are asked for.
@@ -41,57 +51,14 @@ pub struct Config {
     pub incidents: IncidentConfig,
     /// What is kept on disk.
     pub history: HistoryConfig,
+    /// What replicas tell each other.
+    pub bus: BusConfig,
     /// What clients may see.
     pub privacy: PrivacyConfig,
     /// Telling an MQTT broker.
     pub mqtt: MqttConfig,
     /// Logs and traces.
     pub telemetry: TelemetryConfig,
-}
-
-/// Where to listen.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Listen {
-    /// gRPC: cameras and clients.
-    pub grpc: SocketAddr,
-    /// HTTP: `/livez`, `/readyz`, `/metrics`.
-    pub admin: SocketAddr,
-    /// HTTP: the page for people; empty: it is off.
-    #[serde(with = "address_or_none")]
-    pub page: Option<SocketAddr>,
-    /// Names by which browsers may ask for the page, besides addresses and
-    /// names of local networks; at most 16.
-    pub page_names: Vec<String>,
-}
-
-impl Default for Listen {
-    fn default() -> Self {
-        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        Self { grpc: local(50051), admin: local(9464), page: Some(local(9470)), page_names: Vec::new() }
-    }
-}
-
-/// An address, or an empty text for none.
-mod address_or_none {
-    use std::net::SocketAddr;
-
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(address: &Option<SocketAddr>, to: S) -> Result<S::Ok, S::Error> {
-        address.map_or(String::new(), |address| address.to_string()).serialize(to)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
-        let text = String::deserialize(from)?;
-        if text.is_empty() {
-            return Ok(None);
-        }
-        let wrong =
-            || D::Error::custom(format!("{text:?} is no address: use one like \"0.0.0.0:9470\", or \"\" for none"));
-        text.parse().map(Some).map_err(|_| wrong())
-    }
 }
 
 /// What may wait, and how much of it. Every key is part of the memory budget.
@@ -102,12 +69,15 @@ pub struct Limits {
     pub max_streams: usize,
     /// Most cameras kept in memory, streaming or not; at least `max_streams`.
     pub max_cameras: usize,
+    /// Most cameras that send late frames at once, 0 to 1000; 0 takes none.
+    /// Counts only where a history is kept.
+    pub max_late_streams: usize,
     /// Most frames of one camera on their way at once (credits), 1 to 64.
     pub window: u32,
     /// Largest JPEG accepted from a camera, in bytes, 4 KiB to 16 MiB.
     pub max_frame_bytes: u32,
     /// Most connections at once, of cameras and clients together; at least
-    /// `max_streams` + 1. For one more, the one that is longest without a call
+    /// `max_streams` + 1, where a history is kept + `max_late_streams`. For one more, the one that is longest without a call
     /// gives way.
     pub max_connections: usize,
     /// Most `Watch` clients at once.
@@ -125,6 +95,9 @@ pub struct Limits {
     pub max_detect_bytes: u32,
     /// Longest any call may take to its first answer, in seconds, 1 to 60.
     pub call_deadline_s: u64,
+    /// A camera's stream is drained after about so long, in seconds, 1 to
+    /// 604800; 0: never.
+    pub max_stream_age_s: u64,
     /// Memory the process may use, in bytes; 0 takes the cgroup's limit, if
     /// there is one. A budget above it is refused.
     pub memory_bytes: u64,
@@ -138,6 +111,7 @@ impl Default for Limits {
         Self {
             max_streams: 32,
             max_cameras: 64,
+            max_late_streams: 4,
             window: 2,
             max_frame_bytes: 256 * 1024,
             max_connections: 128,
@@ -148,6 +122,7 @@ impl Default for Limits {
             max_detect_calls: 8,
             max_detect_bytes: 2 * 1024 * 1024,
             call_deadline_s: 10,
+            max_stream_age_s: 0,
             memory_bytes: 0,
             soft_memory_bytes: 0,
         }
@@ -170,55 +145,6 @@ pub struct PaceConfig {
 impl Default for PaceConfig {
     fn default() -> Self {
         Self { max_width_px: 640, max_height_px: 480, min_fps: 1.0 }
-    }
-}
-
-/// What is kept on disk.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct HistoryConfig {
-    /// The file, of results, counts and incidents; empty keeps none. A
-    /// relative path is in the folder that the supervisor gives
-    /// (`STATE_DIRECTORY`), else in the working directory.
-    pub file: PathBuf,
-    /// Most that it may take on disk, in bytes, 16 MiB to 1 PiB. At the cap the
-    /// oldest results go first.
-    pub max_bytes: u64,
-    /// Results are kept for so long, in days, 1 to 3660.
-    pub result_days: u64,
-    /// Counts and incidents are kept for so long, in days, `result_days` to
-    /// 36500.
-    pub count_days: u64,
-    /// With less free space on the disk nothing is written, in bytes.
-    pub min_free_bytes: u64,
-}
-
-impl Default for HistoryConfig {
-    fn default() -> Self {
-        Self { file: PathBuf::new(), max_bytes: 1 << 30, result_days: 30, count_days: 400, min_free_bytes: 1 << 30 }
-    }
-}
-
-impl HistoryConfig {
-    /// Where and how history is kept; `None`: it is not.
-    pub fn settings(&self) -> Option<HistorySettings> {
-        let days = |days: u64| Duration::from_secs(days * 24 * 3600);
-        // Several folders are separated by colons (systemd.exec, "STATE_DIRECTORY").
-        let folders = std::env::var("STATE_DIRECTORY").unwrap_or_default();
-        let folder = Path::new(folders.split(':').next().unwrap_or_default());
-        (!self.file.as_os_str().is_empty()).then(|| HistorySettings {
-            max_bytes: self.max_bytes,
-            max_age_results: days(self.result_days),
-            max_age_counts: days(self.count_days),
-            min_free_bytes: self.min_free_bytes,
-            ..HistorySettings::new(folder.join(&self.file))
-        })
-    }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        in_range("history.max_bytes", self.max_bytes, 16 << 20..=1 << 50)?;
-        in_range("history.result_days", self.result_days, 1..=3660)?;
-        in_range("history.count_days", self.count_days, self.result_days..=36_500)
     }
 }
 
@@ -306,7 +232,9 @@ impl Config {
         in_range("limits.max_cameras", limits.max_cameras, limits.max_streams..=100_000)?;
         in_range("limits.window", limits.window, 1..=64)?;
         in_range("limits.max_frame_bytes", limits.max_frame_bytes, 4096..=16 << 20)?;
-        in_range("limits.max_connections", limits.max_connections, limits.max_streams + 1..=100_000)?;
+        in_range("limits.max_late_streams", limits.max_late_streams, 0..=1000)?;
+        let streams = limits.max_streams + self.late_streams();
+        in_range("limits.max_connections", limits.max_connections, streams + 1..=100_000)?;
         in_range("limits.max_subscribers", limits.max_subscribers, 0..=100_000)?;
         in_range("limits.subscriber_queue", limits.subscriber_queue, 1..=65_536)?;
         in_range("limits.result_ring", limits.result_ring, 0..=1_000_000)?;
@@ -314,6 +242,11 @@ impl Config {
         in_range("limits.max_detect_calls", limits.max_detect_calls, 1..=1024)?;
         in_range("limits.max_detect_bytes", limits.max_detect_bytes, 4096..=64 << 20)?;
         in_range("limits.call_deadline_s", limits.call_deadline_s, 1..=60)?;
+        if limits.max_stream_age_s != 0 {
+            in_range("limits.max_stream_age_s", limits.max_stream_age_s, 1..=604_800)?;
+        }
+        self.tls.check()?;
+        self.auth.check()?;
         in_range("listen.page_names", self.listen.page_names.len(), 0..=16)?;
         in_range("pace.min_fps", self.pace.min_fps, 0.01..=240.0)?;
         let max = self.vision.max_picture.0;
@@ -323,10 +256,17 @@ impl Config {
         self.people.check()?;
         self.incidents.check()?;
         self.history.check()?;
+        self.bus.check()?;
         self.mqtt.check()?;
         in_range("privacy.min_visits", self.privacy.min_visits, 1..=1000)?;
         self.vision.validate().map_err(|setting| ConfigError::Wrong(setting.to_string()))?;
         self.telemetry.check()
+    }
+
+    /// Most streams of late frames: none where their results would not be kept.
+    pub fn late_streams(&self) -> usize {
+        let is_kept = self.history.settings().is_some() && self.privacy.mode != PrivacyMode::CountsOnly;
+        if is_kept { self.limits.max_late_streams } else { 0 }
     }
 
     /// Largest picture that cameras are asked for.
@@ -357,6 +297,7 @@ mod tests {
             ("limits.max_streams", "0"),
             ("limits.max_cameras", "1"),
             ("limits.window", "65"),
+            ("limits.max_late_streams", "1001"),
             ("limits.max_frame_bytes", "1"),
             ("limits.max_connections", "5"),
             ("limits.subscriber_stall_s", "11"),
@@ -369,6 +310,9 @@ mod tests {
             ("history.count_days", "1"),
             ("privacy.min_visits", "0"),
             ("mqtt.topic", "#"),
+            ("auth.calls_per_s", "0"),
+            ("auth.max_connections", "0"),
+            ("bus.queue_bytes", "1"),
         ] {
             let error = Config::load(None, &[(key.into(), value.into())]).expect_err(key).to_string();
             assert!(error.contains(key) && error.contains(value) && error.contains("use "), "{error}");

@@ -1,8 +1,8 @@
 //! The page: a few files in the program, and over gRPC-Web the same calls that
 //! every client has. Opens nothing, asks nobody outside, knows no camera.
 //!
-//! There is no authentication yet. What keeps other web sites in the same
-//! browser out: calls have a content type that a foreign page may not send
+//! The files need no token, what the page asks for does where there are some
+//! ([`crate::access`]). What keeps other web sites in the same browser out: calls have a content type that a foreign page may not send
 //! unasked (Fetch Standard, "CORS-safelisted request-header"); a request that
 //! says it comes from elsewhere is refused; and so is one for a name that
 //! anyone could have made to point here (DNS rebinding): only addresses, names
@@ -20,6 +20,8 @@ use sha2::{Digest, Sha256};
 use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
 
+use crate::vision::models::hex;
+
 /// The files of the page: path and content.
 macro_rules! files {
     ($($name:literal)*) => {
@@ -30,7 +32,8 @@ macro_rules! files {
 const FILES: &[(&str, &str)] = files![
     "style.css" "charts.js" "counts.js" "dom.js" "gender.js" "glance.js" "grpc_web.js" "health.js"
     "incident_pictures.js" "incidents.js"
-    "link.js" "live.js" "main.js" "occupancy.js" "picture.js" "protobuf.js" "repeat.js" "schema.js" "text.js" "tile.js"
+    "link.js" "live.js" "main.js" "occupancy.js" "picture.js" "protobuf.js" "question.js" "repeat.js" "schema.js" "text.js"
+    "tile.js" "token.js"
 ];
 
 const INDEX: &str = include_str!("../page/index.html");
@@ -68,7 +71,7 @@ pub fn routes(calls: Routes, audience: Audience) -> Routes {
 
 /// A file that a browser keeps, and asks whether it is still the same.
 fn file(content_type: &'static str, content: &'static str) -> MethodRouter {
-    let tag = format!("\"{}\"", hex_of(&Sha256::digest(content)));
+    let tag = format!("\"{}\"", hex(&Sha256::digest(content)[..16]));
     let tag = HeaderValue::from_str(&tag).expect("hexadecimal digits");
     get(move |headers: HeaderMap| {
         let is_known = headers.get(header::IF_NONE_MATCH).is_some_and(|known| *known == tag);
@@ -141,10 +144,6 @@ fn host_of(host: &str) -> &str {
         Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) && !name.is_empty() => name,
         _ => host,
     }
-}
-
-fn hex_of(bytes: &[u8]) -> String {
-    bytes.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

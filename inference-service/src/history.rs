@@ -16,13 +16,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use flatframe_shared::frame::CameraId;
 use flatframe_shared::rate_log::RateLog;
 
 pub mod counts;
 pub mod disk;
 mod insert;
 pub mod key;
-mod lock;
+pub(crate) mod lock;
 pub mod open;
 mod prune;
 pub mod query;
@@ -239,12 +240,21 @@ impl History {
     /// Hands a record to the writer. Never waits. False: it is not stored, and
     /// counted as dropped.
     pub fn offer(&self, record: Record) -> bool {
+        self.try_offer(record).is_ok()
+    }
+
+    /// As [`offer`](Self::offer), for who does something about it.
+    ///
+    /// # Errors
+    /// Why it is not stored: [`DropReason::Invalid`] for ever, `QueueFull` or
+    /// `Closed` now.
+    pub fn try_offer(&self, record: Record) -> Result<(), DropReason> {
         let Shared { queue, tally, full, .. } = &*self.shared;
         let kind = record.kind();
         let reason = match record.checked() {
             None => DropReason::Invalid,
             Some(record) => match queue.offer(record) {
-                Ok(()) => return true,
+                Ok(()) => return Ok(()),
                 Err(NotTaken::Full) => DropReason::QueueFull,
                 Err(NotTaken::Closed) => DropReason::Closed,
             },
@@ -258,7 +268,7 @@ impl History {
                 "record dropped from the history"
             );
         }
-        false
+        Err(reason)
     }
 
     /// Waits until everything accepted so far is durable or counted as
@@ -278,6 +288,20 @@ impl History {
     /// [`QueryError`].
     pub fn query_results(&self, query: &ResultQuery<'_>, deadline: Instant) -> Result<ResultPage, QueryError> {
         self.ask(deadline, |connection| query::results(connection, query))
+    }
+
+    /// Capture of the newest late result of a camera, us since the Unix epoch.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub fn newest_late_us(&self, camera: &CameraId, deadline: Instant) -> Result<Option<i64>, QueryError> {
+        self.ask(deadline, |connection| query::newest_late(connection, camera))
+    }
+
+    /// Results are kept so long, unless the room is needed.
+    pub fn max_age_results(&self) -> Duration {
+        self.shared.settings.max_age_results
     }
 
     /// Counts and covered seconds in buckets of time. Blocks.

@@ -9,12 +9,15 @@ use flatframe_shared::allocator::Counted;
 use flatframe_shared::cli::{self, EXIT_CONFIG, ServiceArgs};
 use flatframe_shared::shutdown::{CancellationToken, LEAVE_THREADS_AFTER, Signals};
 use flatframe_shared::telemetry;
+use inference_service::access::exposure::{self, Exposed};
+use inference_service::certs_command::{self, CertsCommand};
 use inference_service::client_command::{self, ClientCommand};
 use inference_service::config::Config;
 use inference_service::eval::{self, EvalArgs};
 use inference_service::history_command::{self, HistoryCommand};
 use inference_service::models_command::{self, ModelsCommand};
 use inference_service::server::{Listeners, Server, load};
+use inference_service::tokens_command::{self, TokensCommand};
 
 const PROGRAM: &str = "inference-service";
 
@@ -48,6 +51,12 @@ enum Command {
     /// Check and repair the history on disk.
     #[command(subcommand)]
     History(HistoryCommand),
+    /// Make a private authority for homes and tests, and certificates of it.
+    #[command(subcommand)]
+    Certs(CertsCommand),
+    /// Make, list and remove the tokens of clients.
+    #[command(subcommand)]
+    Tokens(TokensCommand),
     #[command(flatten)]
     Client(ClientCommand),
 }
@@ -56,8 +65,8 @@ fn main() -> ExitCode {
     let Args { service: args, command } = Args::parse();
     if command.is_some() {
         let refuse = |text| Args::command().error(clap::error::ErrorKind::ArgumentConflict, text).exit();
-        if args.check || args.print_config {
-            refuse("--check and --print-config go without a command");
+        if args.check || args.print_config || args.insecure {
+            refuse("--check, --insecure and --print-config go without a command");
         }
         // clap keeps only the last group of a repeated global flag.
         let is_set = |arg: &std::ffi::OsString| arg == "--set" || arg.to_string_lossy().starts_with("--set=");
@@ -67,6 +76,10 @@ fn main() -> ExitCode {
     }
     if let Some(Command::Client(command)) = &command {
         let done = client_command::run(command, &mut std::io::stdout());
+        return done.unwrap_or_else(|error| unprinted(&error));
+    }
+    if let Some(Command::Certs(command)) = &command {
+        let done = certs_command::run(command, &mut std::io::stdout());
         return done.unwrap_or_else(|error| unprinted(&error));
     }
     let config = match Config::load(args.config.as_deref(), &args.set) {
@@ -88,10 +101,15 @@ fn main() -> ExitCode {
             Command::Models(command) => models_command::run(command, &config.vision, &mut out),
             Command::Eval(args) => eval::run(args, &config.vision, &mut out),
             Command::History(command) => history_command::run(*command, &config.history, &mut out),
-            Command::Client(_) => unreachable!("asks a running service, and was done before"),
+            Command::Tokens(command) => tokens_command::run(command, &config.auth, &mut out),
+            Command::Client(_) | Command::Certs(_) => unreachable!("needs no configuration, and was done before"),
         };
         return done.unwrap_or_else(|error| unprinted(&error));
     }
+    let exposed = match exposure::check(&config, args.insecure) {
+        Ok(exposed) => exposed,
+        Err(error) => return fail(EXIT_CONFIG, &error),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &error),
@@ -101,6 +119,7 @@ fn main() -> ExitCode {
             Ok(telemetry) => telemetry,
             Err(error) => return fail(EXIT_CONFIG, &error),
         };
+        exposed.iter().for_each(Exposed::warn);
         let code = run(config, args.check).await;
         // Blocks until the last spans are sent, within its own deadline.
         let _ = tokio::task::spawn_blocking(move || telemetry.shutdown()).await;
@@ -137,7 +156,8 @@ async fn run(config: Config, check: bool) -> ExitCode {
         Ok(server) => server,
         Err(error) => return fail(1, &error),
     };
-    let page = config.listen.page.map(|address| format!("http://{address}"));
+    let scheme = if config.tls.files().is_some() { "https" } else { "http" };
+    let page = config.listen.page.map(|address| format!("{scheme}://{address}"));
     tracing::info!(grpc = %config.listen.grpc, admin = %config.listen.admin, page, "serving");
     let totals = server.join().await;
     if totals.balance() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

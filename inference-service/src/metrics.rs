@@ -1,6 +1,8 @@
 //! What Prometheus sees. Reads the live counters of every part when it is
 //! scraped; keeps none of its own but the histograms of stages.
 
+mod security;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,12 +23,14 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::cameras::Cameras;
 use crate::history::{DropReason, RecordKind};
 use crate::intake::dispatch::Dispatch;
+use crate::intake::late::Late;
 use crate::mqtt::MqttCounts;
 use crate::people::count::ByGender;
 use crate::people::incidents::Incidents;
 use crate::results::archive::Archive;
 use crate::results::bus::Bus;
 use crate::results::incident_pictures::IncidentPictures;
+use crate::server::security::Security;
 
 /// Time spent in each stage.
 #[derive(Debug, Default)]
@@ -59,6 +63,8 @@ pub struct Sources {
     pub cameras: Arc<Cameras>,
     /// The ledger of single calls.
     pub detect_ledger: flatframe_shared::ledger::ServerLedger,
+    /// Late frames.
+    pub late: Arc<Late>,
     /// Jobs and workers.
     pub dispatch: Arc<Dispatch>,
     /// Results and subscribers.
@@ -77,6 +83,8 @@ pub struct Sources {
     pub mqtt: Arc<MqttCounts>,
     /// Stages.
     pub stages: Arc<Stages>,
+    /// TLS, the authority, and what they refuse.
+    pub security: Security,
     /// Memory, and what may wait.
     pub resources: Arc<Resources>,
 }
@@ -88,8 +96,15 @@ impl fmt::Debug for Sources {
 }
 
 impl Sources {
-    /// Counts of all cameras and single calls together.
+    /// Counts of all cameras, late frames and single calls together.
     pub fn totals(&self) -> ServerCounts {
+        let mut totals = self.live_totals();
+        totals += self.late.ledger.counts();
+        totals
+    }
+
+    /// Counts of live streams and single calls together.
+    pub fn live_totals(&self) -> ServerCounts {
         let mut totals = self.cameras.retired();
         totals += self.detect_ledger.counts();
         for camera in self.cameras.all() {
@@ -115,6 +130,8 @@ impl Collector for Sources {
         }
         self.encode_incidents(&mut encoder)?;
         self.encode_history(&mut encoder)?;
+        security::encode(&mut encoder, &self.security)?;
+        self.encode_bus(&mut encoder)?;
         metrics::memory(&mut encoder, &self.resources)
     }
 }
@@ -125,9 +142,10 @@ impl Sources {
         let mut family =
             encoder.encode_descriptor("frames", "Frames answered, by outcome", None, MetricType::Counter)?;
         let detect = ("".to_owned(), "detect", self.detect_ledger.counts());
+        let late = ("".to_owned(), "late", self.late.ledger.counts());
         let retired = ("".to_owned(), "retired", self.cameras.retired());
         let streams = cameras.iter().map(|camera| (camera.id.to_string(), "stream", camera.ledger.counts()));
-        for (camera, kind, counts) in streams.chain([detect, retired]) {
+        for (camera, kind, counts) in streams.chain([detect, late, retired]) {
             for &outcome in Outcome::ALL {
                 let labels = [("camera", camera.as_str()), ("kind", kind), ("outcome", outcome.as_str())];
                 ConstCounter::new(counts.answered(outcome)).encode(family.encode_family(&labels)?)?;
@@ -207,6 +225,40 @@ impl Sources {
         Ok(())
     }
 
+    fn encode_bus(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(replicas) = &self.archive.replicas else { return Ok(()) };
+        let (counts, outbox) = (&replicas.counts, &replicas.outbox.counts);
+        gauge(encoder, "bus_away", "1 while the result bus is away", None, u64::from(replicas.away().is_some()))?;
+        gauge(
+            encoder,
+            "bus_waiting",
+            "What waits to be published",
+            Some(&Unit::Bytes),
+            replicas.outbox.bytes() as u64,
+        )?;
+        for (name, help, count) in [
+            ("bus_offered", "Results offered to the bus", &outbox.offered),
+            ("bus_published", "Results that the bus acknowledged", &counts.published),
+            ("bus_duplicates", "Results that the bus had already", &counts.duplicates),
+            ("bus_failed", "Batches that were sent again", &counts.failed),
+            ("bus_connected", "Connections to the bus made", &counts.connected),
+        ] {
+            counter(encoder, name, help, count.load(Relaxed))?;
+        }
+        counter(encoder, "bus_heard", "Results of other replicas", self.bus.elsewhere())?;
+        counter(encoder, "bus_unheard", "Results of other replicas that never came", self.bus.unheard())?;
+        let help = "What was told of cameras for which there was no room (bus.max_cameras)";
+        counter(encoder, "bus_cameras_refused", help, replicas.directory.refused())?;
+        let help = "Results that are not on the bus, by reason";
+        let mut family = encoder.encode_descriptor("bus_dropped", help, None, MetricType::Counter)?;
+        for (reason, count) in
+            [("full", &outbox.full), ("late", &outbox.late), ("shutdown", &outbox.left), ("too_large", &counts.refused)]
+        {
+            ConstCounter::new(count.load(Relaxed)).encode(family.encode_family(&[("reason", reason)])?)?;
+        }
+        Ok(())
+    }
+
     fn encode_load(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Time of one frame in a stage";
         let mut family = encoder.encode_descriptor("stage", help, Some(&Unit::Seconds), MetricType::Histogram)?;
@@ -216,6 +268,9 @@ impl Sources {
         let service_s = self.dispatch.service().as_secs_f64();
         gauge(encoder, "service", "Expected time of one frame on one worker", Some(&Unit::Seconds), service_s)?;
         gauge(encoder, "workers", "Worker threads", None, self.dispatch.workers() as u64)?;
+        let help = "Late frames a second that there is time for";
+        gauge(encoder, "late_fps", help, None, self.late.gate.fps())?;
+        gauge(encoder, "late_streams", "Streams of late frames open", None, self.late.streams() as u64)?;
         let help = "Time that workers spent on frames";
         encoder
             .encode_descriptor("busy", help, Some(&Unit::Seconds), MetricType::Counter)
@@ -230,6 +285,7 @@ impl Sources {
         )?;
         for (name, help, count) in [
             ("connections_accepted", "Connections accepted", &self.connections.accepted),
+            ("tls_handshakes", "Handshakes of TLS that were done", &self.connections.secured),
             ("connections_refused", "Connections refused at the cap", &self.connections.refused),
             ("connections_gave_way", "Connections without a call closed at the cap", &self.connections.gave_way),
             ("connections_without_preface", "Connections that did not speak HTTP/2", &self.connections.no_preface),

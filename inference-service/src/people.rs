@@ -21,12 +21,23 @@ mod vote;
 use std::time::{Duration, Instant};
 
 use flatframe_shared::frame::{CameraId, PictureSize};
+use serde::{Deserialize, Serialize};
 
 use self::config::PeopleConfig;
-use self::count::{CountChange, Counter, Counts, Moment};
+use self::count::{CarriedCounts, CountChange, Counter, Counts, Moment};
 use self::coverage::Coverage;
-use self::track::{FaceTrack, TrackSettings, Tracker};
+use self::track::{CarriedTracks, FaceTrack, TrackSettings, Tracker};
 use crate::vision::Face;
+
+/// After a move that took longer, people are new visits.
+pub const LONGEST_MOVE: Duration = Duration::from_secs(10);
+
+/// The people of one camera on their way to another replica.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CarriedPeople {
+    tracks: CarriedTracks,
+    counts: CarriedCounts,
+}
 
 /// The people of one camera.
 pub struct People {
@@ -118,6 +129,38 @@ impl People {
         self.tracker.len()
     }
 
+    /// Who is there and what was counted, for another replica.
+    pub fn carry(&self, now: Instant) -> CarriedPeople {
+        CarriedPeople { tracks: self.tracker.carry(now), counts: self.counter.carry() }
+    }
+
+    /// Goes on with what another replica knew `gap` before `now`. People stay
+    /// the same visits when the camera was not watched for at most
+    /// [`LONGEST_MOVE`]; it, not they, was away. Without `is_certain` visits
+    /// may have been counted that are not in `carried`.
+    pub fn adopt(&mut self, carried: &CarriedPeople, gap: Duration, now: Instant, is_certain: bool) {
+        let mut is_certain = is_certain;
+        // Nobody watched since the newest frame, not since it was told.
+        let idle = carried.tracks.idle();
+        let blind = gap.saturating_add(idle);
+        if blind <= LONGEST_MOVE {
+            let newest = now.checked_sub(blind.min(self.lost_after / 2)).unwrap_or(now);
+            is_certain &= self.tracker.adopt(&carried.tracks, newest.checked_add(idle).unwrap_or(newest));
+        } else {
+            self.tracker.adopt(&carried.tracks.without_tracks(), now);
+        }
+        let tracker = &self.tracker;
+        self.counter.adopt(&carried.counts, |id| tracker.follows(id));
+        if !is_certain {
+            self.doubt();
+        }
+    }
+
+    /// Visits of now may be counted twice: another replica may have them.
+    pub fn doubt(&mut self) {
+        self.counter.doubt();
+    }
+
     /// Bound of the memory for one camera, in bytes.
     pub fn max_bytes(settings: TrackSettings) -> u64 {
         Tracker::max_bytes(&settings) + Counter::max_bytes(settings.max_tracks)
@@ -175,5 +218,63 @@ mod tests {
             covered += seen.covered.map_or(0, |(from, to)| to - from);
         }
         assert_eq!(covered, 20, "a second for each frame");
+    }
+
+    /// Somebody in the picture for `frames` frames of 100 ms, from `start` on.
+    fn watch(people: &mut People, start: Instant, frames: u64) -> (Seen, Vec<CountChange>) {
+        let mut changes = Vec::new();
+        let mut last = None;
+        for n in 0..frames {
+            let at = start + Duration::from_millis(100 * n);
+            let moment = Moment { at, unix_us: 1_700_000_000_000_000 + 100_000 * n as i64 };
+            let mut seen = people.frame(moment, at, SIZE, &[face()]);
+            changes.append(&mut seen.changes);
+            last = Some(seen);
+        }
+        (last.expect("frames"), changes)
+    }
+
+    /// What one replica knows, as the next one reads it.
+    fn carried(people: &People, now: Instant) -> CarriedPeople {
+        let text = serde_json::to_string(&people.carry(now)).expect("is told");
+        serde_json::from_str(&text).expect("is understood")
+    }
+
+    #[test]
+    fn who_is_handed_over_is_the_same_visit() {
+        let start = Instant::now();
+        for (gap_s, is_certain, visits, uncertain, why) in [
+            (0, true, 1, false, "at once"),
+            (9, true, 1, false, "the camera was away, not the person"),
+            (20, true, 2, false, "somebody else by then"),
+            (1, false, 1, true, "what happened since is not known"),
+        ] {
+            let (mut first, mut second) = (people(), people());
+            watch(&mut second, start, 3);
+            let (seen, _) = watch(&mut first, start, 10);
+            let gap = Duration::from_secs(gap_s);
+            let told = start + Duration::from_millis(950);
+            let now = told + gap;
+            second.adopt(&carried(&first, told), gap, now, is_certain);
+            let (after, changes) = watch(&mut second, now + Duration::from_millis(300), 10);
+            assert_eq!((after.counts.visits.all(), after.counts.uncertain), (visits, uncertain), "{why}");
+            assert_eq!(after.counts.now.all(), 1, "{why}");
+            let id = |seen: &Seen| seen.tracks[0].expect("is followed").id;
+            assert_eq!(id(&after) == id(&seen), visits == 1, "{why}");
+            let marks = changes.iter().filter(|change| *change.counter == *count::UNCERTAIN).count();
+            assert_eq!(marks, usize::from(uncertain), "{why}: told once");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_gone_on_with_is_not() {
+        let start = Instant::now();
+        let (mut first, mut second) = (people(), people());
+        watch(&mut first, start, 10);
+        let mut told = carried(&first, start + Duration::from_secs(1));
+        told.tracks.last_id = 0;
+        second.adopt(&told, Duration::ZERO, start + Duration::from_secs(1), true);
+        let (counts, _) = second.counts(start + Duration::from_secs(1));
+        assert_eq!((second.tracks(), counts.visits.all(), counts.uncertain), (0, 1, true));
     }
 }

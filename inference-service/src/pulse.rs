@@ -1,19 +1,23 @@
 //! What happens once a second beside the frames: memory is looked at, cameras
 //! are told the pace that is worth keeping, tracks that were lost end, states
-//! that last become incidents, the supervisor is told that the service lives, overload is told when it begins and ends, and
-//! once a minute each camera gets its summary line. Decides nothing itself.
+//! that last become incidents, late frames are let in as far as there is time,
+//! the other replicas are told of each camera, the supervisor is told that the
+//! service lives, overload is told when it begins and ends, and once a minute
+//! each camera gets its summary line. Decides nothing itself.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use flatframe_shared::clock;
-use flatframe_shared::frame::CameraId;
+use flatframe_shared::frame::{CameraId, Pace};
 use flatframe_shared::outcome::Outcome;
 use flatframe_shared::supervisor::Supervisor;
 use tokio_util::sync::CancellationToken;
 
 use crate::cameras::Camera;
+use crate::history::History;
 use crate::intake::dispatch::Dispatch;
+use crate::intake::late::leftover::{Leftover, Tick};
 use crate::intake::link::Intake;
 use crate::intake::pacing::{Demand, Load, Pacing, is_noticeable};
 use crate::metrics::Sources;
@@ -29,6 +33,7 @@ pub async fn run(mut pacing: Pacing, intake: Arc<Intake>, sources: Arc<Sources>,
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut detected_before = 0;
+    let (mut leftover, mut live_before) = (Leftover::default(), (0, 0));
     let supervisor = Supervisor::from_environment();
     supervisor.ready();
     for tick in 0u64.. {
@@ -43,8 +48,15 @@ pub async fn run(mut pacing: Pacing, intake: Arc<Intake>, sources: Arc<Sources>,
         if intake.dispatch.done() > 0 {
             tell_paces(&mut pacing, &intake, other_fps);
         }
+        if intake.late.max_streams() > 0 {
+            let live = (sources.live_totals().received, intake.dispatch.given_up());
+            intake.late.gate.set_fps(leftover.tick(left_over(&intake, live, live_before, pacing.is_overloaded())));
+            live_before = live;
+            intake.dispatch.tidy_late();
+        }
         sources.cameras.all().iter().for_each(|camera| camera.expire(clock::now()));
         tell_incidents(&intake, &sources, pacing.is_overloaded());
+        tell_replicas(&intake, &sources);
         supervisor.alive(&format!("{} streams of cameras", intake.streams()));
         if tick % SUMMARY_TICKS == SUMMARY_TICKS - 1 {
             sources.cameras.all().iter().for_each(|camera| summarize(camera));
@@ -93,6 +105,34 @@ fn tell_incidents(intake: &Intake, sources: &Sources, is_overloaded: bool) {
     sources.incident_pictures.look(&sources.cameras);
 }
 
+/// What the last second says of the time that is left for late frames. `live`
+/// and `before`: frames that came, and jobs for which there was no time. A frame
+/// that was too old when it came says nothing of the load.
+fn left_over(intake: &Intake, live: (u64, u64), before: (u64, u64), is_overloaded: bool) -> Tick {
+    let is_written = |history: &History| history.state().paused.is_none();
+    Tick {
+        live_fps: live.0.saturating_sub(before.0) as f64 / TICK.as_secs_f64(),
+        given_up: live.1.saturating_sub(before.1),
+        service: intake.dispatch.service(),
+        workers: intake.dispatch.workers(),
+        must_rest: is_overloaded
+            || intake.memory.is_pressed()
+            || !intake.archive.history.as_ref().is_some_and(is_written),
+    }
+}
+
+/// Tells the other replicas of every camera, if there are any.
+fn tell_replicas(intake: &Intake, sources: &Sources) {
+    if intake.archive.replicas.is_none() {
+        return;
+    }
+    let incidents = sources.incidents.open_by_camera();
+    for camera in sources.cameras.all() {
+        let open = incidents.get(&camera.id).into_iter().flatten();
+        intake.archive.tell(&camera, open.map(|one| &**one));
+    }
+}
+
 /// Single calls that were worked on: one that was refused or late costs
 /// nothing.
 fn detected(sources: &Sources) -> u64 {
@@ -117,6 +157,9 @@ fn tell_paces(pacing: &mut Pacing, intake: &Intake, other_fps: f64) {
         memory_is_short: intake.memory.is_pressed(),
     };
     let paces = pacing.tick(&demands, load);
+    // What the others get is what one more may expect: a camera that looks for
+    // a server learns from it how busy this one is.
+    let first_fps = paces.iter().filter_map(|pace| pace.max_fps).reduce(f32::max);
     if pacing.is_overloaded() != was_overloaded {
         tell_overload(pacing.is_overloaded(), &demands, other_fps, dispatch);
     }
@@ -126,7 +169,8 @@ fn tell_paces(pacing: &mut Pacing, intake: &Intake, other_fps: f64) {
             tracing::debug!(camera = %camera.id, max_fps = new.max_fps, size = %new.max_size, "pace");
         }
     }
-    intake.first_pace.lock().unwrap_or_else(PoisonError::into_inner).max_size = pacing.size();
+    *intake.first_pace.lock().unwrap_or_else(PoisonError::into_inner) =
+        Pace { max_fps: first_fps, max_size: pacing.size() };
 }
 
 fn tell_overload(begins: bool, demands: &[Demand], other_fps: f64, dispatch: &Dispatch) {

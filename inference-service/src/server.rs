@@ -3,7 +3,9 @@
 //! bind: tests and the demo start it as `main` does.
 
 mod keeping;
+pub mod security;
 mod services;
+mod sharing;
 pub mod slots;
 
 use std::sync::{Arc, Mutex};
@@ -18,15 +20,18 @@ use flatframe_shared::ledger::{ServerCounts, ServerLedger};
 use flatframe_shared::memory_watch::MemoryWatch;
 use flatframe_shared::process;
 use flatframe_shared::rate_log::RateLog;
+use flatframe_shared::renewal::{FileError, renew};
 use flatframe_shared::resources::Resources;
-use flatframe_shared::serve::{ConnectionCounts, Protocol, serve};
+use flatframe_shared::serve::{ConnectionCounts, Protocol, Speaks, serve};
 use futures_util::future::OptionFuture;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::security::Security;
 use self::services::Services;
+use self::sharing::Sharing;
 use self::slots::{CallSlots, places};
 use crate::budget::{budget, connection_limits, page_limits, result_bytes};
 use crate::cameras::Cameras;
@@ -34,6 +39,7 @@ use crate::config::{Config, PrivacyMode};
 use crate::dashboard::Audience;
 use crate::history::{History, HistoryWriter, OpenError};
 use crate::intake::dispatch::Dispatch;
+use crate::intake::late::Late;
 use crate::intake::link::{DRAIN_DEADLINE, Intake, MAX_OPENINGS};
 use crate::intake::openings::Openings;
 use crate::intake::pacing::Pacing;
@@ -42,6 +48,8 @@ use crate::metrics::{Sources, Stages, registry};
 use crate::mqtt::{self, config::Broker};
 use crate::people::incidents::Incidents;
 use crate::pulse;
+use crate::replicas::config::BusSettings;
+use crate::replicas::{BusError, Replicas};
 use crate::results::archive::Archive;
 use crate::results::bus::{Bus, BusLimits};
 use crate::results::incident_pictures::IncidentPictures;
@@ -64,12 +72,18 @@ pub enum StartError {
     /// The configuration needs more memory than there is.
     #[error(transparent)]
     Memory(#[from] DoesNotFit),
-    /// The broker's password cannot be read.
+    /// A password cannot be read.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A certificate, a key or the tokens cannot be used.
+    #[error("configuration: {0}")]
+    File(#[from] FileError),
     /// The history cannot be opened.
     #[error(transparent)]
     History(#[from] OpenError),
+    /// There is no way to the result bus.
+    #[error(transparent)]
+    Bus(#[from] BusError),
     /// The system refused a thread or a socket.
     #[error("the system refused: {0}")]
     System(#[from] std::io::Error),
@@ -83,17 +97,21 @@ pub struct Loaded {
     config: Config,
     analyzer: Analyzer,
     broker: Option<Broker>,
+    security: Security,
+    bus: Option<BusSettings>,
     /// The computed bound.
     pub budget: Budget,
 }
 
-/// Loads and tests the models and checks the budget against the memory limit.
+/// Reads certificates and tokens, loads and tests the models and checks the budget against the memory limit.
 /// Takes a second or so; binds nothing.
 ///
 /// # Errors
 /// [`StartError`], saying what to do.
 pub fn load(config: Config) -> Result<Loaded, StartError> {
     let broker = config.mqtt.broker()?;
+    let security = Security::load(&config)?;
+    let bus = config.bus.settings()?;
     let analyzer = Analyzer::load(&config.vision)?;
     let budget = budget(&config, &analyzer.memory());
     let limit = match config.limits.memory_bytes {
@@ -103,7 +121,7 @@ pub fn load(config: Config) -> Result<Loaded, StartError> {
     if let Some(limit) = limit {
         budget.check(limit)?;
     }
-    Ok(Loaded { config, analyzer, broker, budget })
+    Ok(Loaded { config, analyzer, broker, security, bus, budget })
 }
 
 /// Bound sockets.
@@ -147,10 +165,12 @@ pub struct Server {
     admin: tokio::task::JoinHandle<()>,
     admin_stop: CancellationToken,
     pacing: tokio::task::JoinHandle<()>,
+    renewing: tokio::task::JoinHandle<()>,
     telling: Option<tokio::task::JoinHandle<()>>,
     health: tonic_health::server::HealthReporter,
     workers: Vec<JoinHandle<()>>,
     writer: Option<HistoryWriter>,
+    sharing: Option<Sharing>,
 }
 
 impl Server {
@@ -159,9 +179,14 @@ impl Server {
     /// # Errors
     /// When the system gives no thread.
     pub async fn start(loaded: Loaded, listeners: Listeners, shutdown: CancellationToken) -> Result<Self, StartError> {
-        let Loaded { config, analyzer, broker, budget } = loaded;
+        let Loaded { config, analyzer, broker, security, bus, budget } = loaded;
         // Before there are threads that would outlive a refusal.
         let (history, writer) = keeping::open(&config.history)?;
+        let server_epoch = fastrand::u64(1..);
+        let replicas = match bus {
+            Some(settings) => Some(Replicas::join(settings, server_epoch, config.limits.max_cameras).await?),
+            None => None,
+        };
         let dispatch = Arc::new(Dispatch::new(config.workers.threads(), ASSUMED_SERVICE));
         let stages = Arc::new(Stages::default());
         let workers = worker::start(&dispatch, &analyzer, &stages)?;
@@ -171,17 +196,18 @@ impl Server {
         let mut resources = Resources::new(budget, Vec::new(), limits.memory_bytes, limits.soft_memory_bytes);
         let first_incident = history.as_ref().map_or(1, History::next_incident_id);
         let incidents = Arc::new(Incidents::new(config.incidents.clone(), first_incident));
-        let wire =
-            Wire { server_epoch: fastrand::u64(1..), withholds_faces: config.privacy.mode == PrivacyMode::CountsOnly };
-        let archive = Archive { history, wire };
+        let wire = Wire { server_epoch, withholds_faces: config.privacy.mode == PrivacyMode::CountsOnly };
+        let archive = Archive { history, replicas: replicas.clone(), wire };
         let memory = resources.memory.clone();
         let intake = intake(&config, &analyzer, dispatch.clone(), memory, archive, shutdown.clone());
         let slots = CallSlots::new(limits);
         let incident_pictures = Arc::new(IncidentPictures::new(config.incidents.picture_bytes, result_bytes(&config)));
-        resources.places = places(&config, &intake, &incidents, [&connections, &page_connections], &slots);
+        let told = (&incidents, &incident_pictures);
+        resources.places = places(&config, &intake, told, [&connections, &page_connections], &slots);
         let sources = Arc::new(Sources {
             cameras: intake.cameras.clone(),
             detect_ledger: ServerLedger::new(),
+            late: intake.late.clone(),
             dispatch,
             bus: intake.bus.clone(),
             connections: connections.clone(),
@@ -191,6 +217,7 @@ impl Server {
             archive: intake.archive.clone(),
             mqtt: Arc::default(),
             stages,
+            security: security.clone(),
             resources: Arc::new(resources),
         });
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -199,13 +226,29 @@ impl Server {
         let page = listeners.page.map(|listener| {
             let is_local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
             let names = config.listen.page_names.clone().into();
-            let routes = services.page(&slots, Audience { is_local, names });
-            serve(listener, Protocol::Web, routes, page_limits(), page_connections, shutdown.clone(), CONNECTION_GRACE)
+            let routes = services.page(&slots, &security.authority, Audience { is_local, names });
+            serve(
+                listener,
+                Speaks::new(Protocol::Web, security.tls.clone()),
+                routes,
+                page_limits(),
+                page_connections,
+                shutdown.clone(),
+                CONNECTION_GRACE,
+            )
         });
-        let routes = services.grpc(&slots, health_service)?;
+        let routes = services.grpc(&slots, &security.authority, health_service)?;
         let limits = connection_limits(&config);
         let grpc = listeners.grpc;
-        let grpc = serve(grpc, Protocol::Grpc, routes, limits, connections, shutdown.clone(), CONNECTION_GRACE);
+        let grpc = serve(
+            grpc,
+            Speaks::new(Protocol::Grpc, security.tls.clone()),
+            routes,
+            limits,
+            connections,
+            shutdown.clone(),
+            CONNECTION_GRACE,
+        );
         let serving = tokio::spawn(async { tokio::join!(grpc, OptionFuture::from(page)) });
         let ready = {
             let shutdown = shutdown.clone();
@@ -217,9 +260,25 @@ impl Server {
         let admin = tokio::spawn(serve_admin(listeners.admin, Arc::new(admin), admin_stop.clone()));
         let pacing = Pacing::new(config.pace_size(), config.pace.min_fps);
         let pacing = tokio::spawn(pulse::run(pacing, intake.clone(), sources.clone(), shutdown.clone()));
+        let renewing = tokio::spawn(renew(security.files(), shutdown.clone()));
         let telling = broker
             .map(|broker| tokio::spawn(mqtt::run(broker, sources.clone(), sources.mqtt.clone(), shutdown.clone())));
-        Ok(Self { sources, intake, shutdown, serving, admin, admin_stop, pacing, telling, health, workers, writer })
+        let sharing = replicas.map(|replicas| Sharing::start(replicas, intake.bus.clone(), result_bytes(&config)));
+        Ok(Self {
+            sources,
+            intake,
+            shutdown,
+            serving,
+            admin,
+            admin_stop,
+            pacing,
+            renewing,
+            telling,
+            health,
+            workers,
+            writer,
+            sharing,
+        })
     }
 
     /// The live counters.
@@ -251,11 +310,10 @@ impl Server {
         }
         tracing::info!("workers have stopped");
         self.intake.tasks.close();
-        let _ = tokio::join!(self.serving, self.pacing, OptionFuture::from(self.telling));
+        let _ = tokio::join!(self.serving, self.pacing, self.renewing, OptionFuture::from(self.telling));
         self.intake.tasks.wait().await;
-        if let Some(writer) = self.writer {
-            keeping::close(&self.sources.archive, writer).await;
-        }
+        let written = OptionFuture::from(self.writer.map(|writer| keeping::close(&self.sources.archive, writer)));
+        tokio::join!(written, OptionFuture::from(self.sharing.map(Sharing::finish)));
         self.admin_stop.cancel();
         let _ = self.admin.await;
         let totals = self.sources.totals();
@@ -301,6 +359,7 @@ fn intake(
         keeps_pictures: config.privacy.mode != PrivacyMode::CountsOnly,
         detector: analyzer.detector_name().into(),
         gender_model: analyzer.gender_name().map(Into::into),
+        late: Late::new(config.late_streams()),
         openings: Openings::new(MAX_OPENINGS),
         slots: Arc::new(Semaphore::new(limits.max_streams)),
         warnings: RateLog::default(),

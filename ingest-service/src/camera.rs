@@ -14,7 +14,6 @@ use flatframe_shared::ledger::{IngestCounts, IngestLedger};
 use flatframe_shared::memory_watch::MemoryWatch;
 use tokio::task::JoinHandle as TaskHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
 use tracing::Instrument;
 
 use crate::config::LimitsConfig;
@@ -24,6 +23,8 @@ use crate::prepare::{self, Delivery, RawSlot};
 use crate::record::Recorder;
 use crate::send::Outbox;
 use crate::send::mailbox::Mailbox;
+use crate::send::route::Route;
+use crate::send::servers::Servers;
 use crate::send::uplink::{Deadlines, Uplink};
 use crate::source;
 use crate::source::capture::Capture;
@@ -76,6 +77,11 @@ impl CameraView {
         self.terms.get().is_some()
     }
 
+    /// What the server takes.
+    pub(crate) fn terms(&self) -> &TermsCell {
+        &self.terms
+    }
+
     /// From capture to the answer `analyzed`.
     pub fn latency(&self) -> &Arc<Histogram> {
         &self.latency
@@ -117,7 +123,7 @@ impl Camera {
         limits: &LimitsConfig,
         memory: Arc<MemoryWatch>,
         mut recorder: Option<Recorder>,
-        endpoint: Endpoint,
+        servers: Servers,
         capture_stop: CancellationToken,
         finish: CancellationToken,
     ) -> std::io::Result<Self> {
@@ -136,13 +142,13 @@ impl Camera {
         let (ledger, status, slot, terms) =
             (view.ledger.clone(), view.status.clone(), view.slot.clone(), view.terms.clone());
         let capture = Capture::new(plan, ledger, status, slot.clone(), terms.clone(), memory)
-            .recorded_at(recorder.as_ref().map(Recorder::fps));
+            .recorded_at(recorder.as_ref().map(Recorder::wants));
         let outbox = view.outbox.clone();
         let (prepare, condition) = (plan.prepare.clone(), view.condition.clone());
         let preparing = prepare::spawn(plan.id.as_str(), slot, terms, prepare, condition, move |delivery| {
             let Delivery { frame, purpose, motion } = delivery;
             if let Some(recorder) = recorder.as_mut().filter(|_| purpose.is_recorded) {
-                recorder.take(&frame, motion);
+                recorder.take(&frame, motion, purpose.is_of_outage);
             }
             match purpose.unsent {
                 Some(reason) => frame.ticket.drop_as(reason),
@@ -150,7 +156,7 @@ impl Camera {
             }
         })?;
         let uplink = Uplink {
-            server: Box::new(endpoint),
+            server: Box::new(Route::new(servers, plan.id.clone(), plan.fps, view.terms.clone())),
             hello: hello(plan, view.session),
             outbox: view.outbox.clone(),
             terms: view.terms.clone(),
@@ -224,7 +230,8 @@ pub(crate) async fn join(task: &mut TaskHandle<()>) {
     }
 }
 
-fn hello(plan: &CameraPlan, session: SessionId) -> CameraHello {
+/// What the sender of the camera of `plan` says first.
+pub(crate) fn hello(plan: &CameraPlan, session: SessionId) -> CameraHello {
     CameraHello {
         camera: plan.id.clone(),
         session,
@@ -233,5 +240,6 @@ fn hello(plan: &CameraPlan, session: SessionId) -> CameraHello {
         wanted_fps: plan.fps,
         ttl: plan.ttl,
         display_name: plan.name.clone(),
+        late: false,
     }
 }

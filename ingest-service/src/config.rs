@@ -2,7 +2,10 @@
 //! Reads no device and binds no port. The reference with every key is
 //! `config.example.toml`.
 
+mod admin;
 mod recording;
+mod rtsp;
+mod server;
 
 use std::fmt;
 use std::path::Path;
@@ -11,12 +14,16 @@ use flatframe_shared::config::{ConfigError, Layers, in_range};
 use flatframe_shared::telemetry::TelemetryConfig;
 use serde::{Deserialize, Serialize, Serializer};
 
+pub use self::admin::AdminConfig;
 pub use self::recording::RecordingConfig;
+pub use self::rtsp::{H264Decoder, RtspTransport};
+pub use self::server::ServerConfig;
 
 use crate::board::Machine;
 use crate::plan::CameraPlan;
 use crate::prepare::view;
 use crate::profile::{self, Profile};
+use crate::record::RecordPolicy;
 use crate::source::spec;
 
 /// Environment variables begin with this: `FLATFRAME_INGEST_SERVER__ADDRESS`.
@@ -42,14 +49,6 @@ pub struct Config {
     pub recording: RecordingConfig,
     /// The cameras, at least one.
     pub camera: Vec<CameraConfig>,
-}
-
-/// Where the frames go.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ServerConfig {
-    /// Address of the inference-service, `http://HOST:PORT`.
-    pub address: String,
 }
 
 /// Bounds of memory, each for one camera unless it says otherwise.
@@ -87,16 +86,6 @@ pub struct RuntimeConfig {
     pub profile: String,
     /// Threads for sockets and timers; each camera has one more for pictures.
     pub worker_threads: usize,
-}
-
-/// The operator's ports.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AdminConfig {
-    /// Address of `/livez`, `/readyz`, `/metrics`; empty: none.
-    pub listen: String,
-    /// Address of `AdminService` and `grpc.health.v1`; empty: none.
-    pub grpc_listen: String,
 }
 
 /// One camera.
@@ -166,66 +155,10 @@ pub struct CameraConfig {
     pub record: String,
 }
 
-/// What carries the pictures of an RTSP camera.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", try_from = "String")]
-pub enum RtspTransport {
-    /// The RTSP connection itself: nothing is lost.
-    #[default]
-    Tcp,
-    /// Datagrams: what is lost is lost.
-    Udp,
-}
-
-/// What decodes H.264.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", try_from = "String")]
-pub enum H264Decoder {
-    /// openh264 where this program was built with it, else ffmpeg.
-    #[default]
-    Auto,
-    /// A supervised `ffmpeg`.
-    Ffmpeg,
-    /// This process.
-    OpenH264,
-}
-
-// Not derived: a wrong word is to be answered with the right ones.
-impl TryFrom<String> for RtspTransport {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        match text.as_str() {
-            "tcp" => Ok(Self::Tcp),
-            "udp" => Ok(Self::Udp),
-            _ => Err(format!("transport = {text:?}: use \"tcp\" or \"udp\"")),
-        }
-    }
-}
-
-impl TryFrom<String> for H264Decoder {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        match text.as_str() {
-            "auto" => Ok(Self::Auto),
-            "ffmpeg" => Ok(Self::Ffmpeg),
-            "openh264" => Ok(Self::OpenH264),
-            _ => Err(format!("h264 = {text:?}: use \"auto\", \"ffmpeg\" or \"openh264\"")),
-        }
-    }
-}
-
 /// A password; shown by nothing.
 #[derive(Clone, PartialEq, Default, Deserialize)]
 #[serde(transparent)]
 pub struct Password(pub String);
-
-impl Default for ServerConfig {
-    fn default() -> Self {
-        Self { address: "http://127.0.0.1:50051".into() }
-    }
-}
 
 impl Default for LimitsConfig {
     fn default() -> Self {
@@ -246,12 +179,6 @@ impl Default for LimitsConfig {
 impl Default for RuntimeConfig {
     fn default() -> Self {
         Self { profile: profile::AUTO.into(), worker_threads: 1 }
-    }
-}
-
-impl Default for AdminConfig {
-    fn default() -> Self {
-        Self { listen: "127.0.0.1:9465".into(), grpc_listen: String::new() }
     }
 }
 
@@ -321,18 +248,17 @@ impl Config {
         Profile::choose(&self.runtime.profile, &Machine::unknown())?;
         in_range("runtime.worker_threads", self.runtime.worker_threads, 1..=64)?;
         self.telemetry.check()?;
-        for (key, address) in [("admin.listen", &self.admin.listen), ("admin.grpc_listen", &self.admin.grpc_listen)] {
-            if !address.is_empty() && address.parse::<std::net::SocketAddr>().is_err() {
-                return Err(ConfigError::not_allowed(key, address, "use IP:PORT, or leave it empty"));
-            }
-        }
+        self.admin.check()?;
         if self.camera.is_empty() || self.camera.len() > MAX_CAMERAS {
             let allowed = format!("add 1 to {MAX_CAMERAS} [[camera]] tables with id and source");
             return Err(ConfigError::not_allowed("camera", format!("{} tables", self.camera.len()), allowed));
         }
         let mut plans: Vec<CameraPlan> = Vec::with_capacity(self.camera.len());
         for camera in &self.camera {
-            let plan = CameraPlan::new(camera, &self.limits)?;
+            let mut plan = CameraPlan::new(camera, &self.limits)?;
+            if self.recording.store_and_forward && plan.record != RecordPolicy::Off {
+                plan.share_bytes_with_late();
+            }
             if plans.iter().any(|other| other.id == plan.id) {
                 return Err(ConfigError::not_allowed("camera.id", &plan.id, "each camera needs an id of its own"));
             }
@@ -345,19 +271,6 @@ impl Config {
     /// The configuration as TOML, without passwords.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("the configuration has only tables, texts and numbers")
-    }
-}
-
-impl ServerConfig {
-    fn check(&self) -> Result<(), ConfigError> {
-        let uri: Option<http::Uri> = self.address.parse().ok();
-        let usable = uri.is_some_and(|uri| {
-            uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty()) && uri.path() == "/"
-        });
-        if usable {
-            return Ok(());
-        }
-        Err(ConfigError::not_allowed("server.address", spec::redacted(&self.address), "use http://HOST:PORT"))
     }
 }
 

@@ -76,6 +76,9 @@ pub struct Purpose {
     /// Why it is not sent: its outcome after it was recorded. `None`: it is to
     /// be sent.
     pub unsent: Option<DropReason>,
+    /// Whether no server took frames when it was captured or prepared: what is
+    /// recorded of those can be sent late.
+    pub is_of_outage: bool,
 }
 
 /// A picture ready to be sent.

@@ -2,6 +2,9 @@
 //! and stopped in stages, each of which logs one line. Everything it starts is
 //! joined in [`Ingest::join`].
 
+mod late;
+mod observer;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,29 +13,32 @@ use flatframe_shared::admin::{AdminState, serve_admin};
 use flatframe_shared::budget::{Budget, DoesNotFit, Place};
 use flatframe_shared::config::ConfigError;
 use flatframe_shared::r#gen::v1::admin_service_server::AdminServiceServer;
-use flatframe_shared::histogram::Histogram;
 use flatframe_shared::ledger::IngestCounts;
 use flatframe_shared::outcome::{DropReason, Outcome};
 use flatframe_shared::process;
-use flatframe_shared::resources::{Readings, ResourceApi, Resources, StageTime};
+use flatframe_shared::renewal::{FileError, renew};
+use flatframe_shared::resources::{ResourceApi, Resources};
 use flatframe_shared::serve::{ConnectionCounts, ConnectionLimits, Protocol, serve};
-use flatframe_shared::supervisor::Supervisor;
+use flatframe_shared::tls::ClientTls;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
-use tonic_health::server::{HealthReporter, health_reporter};
+use tonic_health::server::health_reporter;
 
-use crate::board::{Board, Fitness, Strain};
+use self::late::LateSender;
+use crate::board::Board;
 use crate::camera::{Camera, CameraView, join};
 use crate::config::Config;
+use crate::late::LateView;
 use crate::memory::budget;
-use crate::metrics::{Sources, registry};
+use crate::metrics::{Sources, readings, registry};
 use crate::plan::CameraPlan;
 use crate::record::{Recording, RecordingWriter};
-use crate::send::uplink;
+use crate::send::servers::Servers;
+use crate::send::servers::directory::{Resolve, SystemResolver};
 
 /// Most connections to the operator's gRPC port.
 const MAX_ADMIN_CONNECTIONS: usize = 8;
@@ -43,10 +49,6 @@ const CONNECTIONS_GRACE: Duration = Duration::from_millis(500);
 /// What waits for the disk may be written for so long at shutdown, while the
 /// last answers come.
 const RECORDING_GRACE: Duration = Duration::from_secs(4);
-/// Between two looks at readiness.
-const HEALTH_TICK: Duration = Duration::from_secs(1);
-/// Between two summary lines of one camera.
-const SUMMARY_PERIOD: Duration = Duration::from_secs(60);
 
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +56,9 @@ pub enum StartError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A certificate or a key cannot be used.
+    #[error("configuration: {0}")]
+    File(#[from] FileError),
     /// The configuration needs more memory than there is.
     #[error(transparent)]
     Memory(#[from] DoesNotFit),
@@ -78,15 +83,19 @@ pub enum StartError {
 pub struct Checked {
     config: Config,
     plans: Vec<CameraPlan>,
+    tls: Option<Arc<ClientTls>>,
     budget: Budget,
 }
 
-/// Checks a configuration and that its budget fits the memory limit.
+/// Checks a configuration, reads its certificates, and checks that its budget
+/// fits the memory limit.
 ///
 /// # Errors
-/// [`StartError::Config`] or [`StartError::Memory`], naming the key.
+/// [`StartError::Config`], [`StartError::File`] or [`StartError::Memory`],
+/// naming the key.
 pub fn check(config: Config) -> Result<Checked, StartError> {
     let plans = config.plans()?;
+    let tls = config.server.tls().map(ClientTls::load).transpose()?.map(Arc::new);
     let budget = budget(&config, &plans);
     let limit = match config.limits.memory_bytes {
         // Nothing limits it but the machine itself.
@@ -96,7 +105,7 @@ pub fn check(config: Config) -> Result<Checked, StartError> {
     if let Some(limit) = limit {
         budget.check(limit)?;
     }
-    Ok(Checked { config, plans, budget })
+    Ok(Checked { config, plans, tls, budget })
 }
 
 impl Checked {
@@ -120,6 +129,8 @@ pub struct Ingest {
     connections: TaskTracker,
     /// The thread that records, if one does.
     recording: Option<RecordingWriter>,
+    /// What sends late frames.
+    late: Vec<LateSender>,
     /// Observer and operator's ports, and what ends them.
     others: Vec<JoinHandle<()>>,
     admin: DropGuard,
@@ -143,12 +154,25 @@ impl Ingest {
     /// # Errors
     /// [`StartError`]; nothing runs then.
     pub async fn start_checked(checked: Checked, shutdown: CancellationToken) -> Result<Self, StartError> {
-        let Checked { config, plans, budget } = checked;
+        Self::start_with(checked, Arc::new(SystemResolver), shutdown).await
+    }
+
+    /// As [`Ingest::start_checked`], with servers' names resolved by `resolver`.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub async fn start_with(
+        checked: Checked,
+        resolver: Arc<dyn Resolve>,
+        shutdown: CancellationToken,
+    ) -> Result<Self, StartError> {
+        let Checked { config, plans, tls, budget } = checked;
         let admin = bind("admin.listen", &config.admin.listen).await?;
         let admin_grpc = bind("admin.grpc_listen", &config.admin.grpc_listen).await?;
         let connections = TaskTracker::new();
-        let endpoint = uplink::endpoint(&config.server.address, &connections)
-            .map_err(|error| ConfigError::not_allowed("server.address", &config.server.address, error.to_string()))?;
+        let servers = Servers::new(&config.server, tls.clone(), resolver, connections.clone()).map_err(|error| {
+            ConfigError::not_allowed("server.address", error, "use http://HOST:PORT or https://HOST:PORT")
+        })?;
 
         // What is started ends with these guards, also when an error follows.
         let (capture_stop, finish_now) = (shutdown.child_token(), CancellationToken::new());
@@ -164,21 +188,36 @@ impl Ingest {
         };
         let mut cameras = Vec::with_capacity(plans.len());
         for plan in &plans {
-            let (endpoint, stop, finish) = (endpoint.clone(), capture_stop.clone(), finish_now.clone());
+            let (servers, stop, finish) = (servers.clone(), capture_stop.clone(), finish_now.clone());
             let memory = resources.memory.clone();
             let recorder = recording.as_ref().and_then(|recording| recording.recorder(plan));
-            let camera = Camera::start(plan, &config.limits, memory, recorder, endpoint, stop, finish);
+            let camera = Camera::start(plan, &config.limits, memory, recorder, servers, stop, finish);
             cameras.push(camera.map_err(StartError::Thread)?);
         }
 
         let views: Vec<CameraView> = cameras.iter().map(|camera| camera.view.clone()).collect();
+        let late_senders = recording.as_ref().map_or_else(Vec::new, |recording| {
+            LateSender::start_all(plans.iter().zip(&views), recording, &servers, &finish_now)
+        });
+        let late: Vec<LateView> = late_senders.iter().map(|sender| sender.view.clone()).collect();
         resources.places = views.iter().flat_map(CameraView::places).collect();
+        resources.places.extend(late.iter().flat_map(LateView::places));
         resources.places.extend(recording.iter().flat_map(Recording::places));
-        let sources =
-            Arc::new(Sources { cameras: views, recording, resources: Arc::new(resources), board: Board::default() });
+        let sources = Arc::new(Sources {
+            cameras: views,
+            servers,
+            recording,
+            late,
+            tls: tls.clone(),
+            resources: Arc::new(resources),
+            board: Board::default(),
+        });
         let admin_stop = CancellationToken::new();
         let (health, health_service) = health_reporter();
-        let mut others = vec![tokio::spawn(observe(sources.clone(), health, capture_stop.clone()))];
+        let mut others = vec![tokio::spawn(observer::run(sources.clone(), health, capture_stop.clone()))];
+        if let Some(tls) = tls {
+            others.push(tokio::spawn(renew(vec![tls], admin_stop.clone())));
+        }
         let address_of = |listener: &Option<TcpListener>| listener.as_ref().and_then(|l| l.local_addr().ok());
         let (admin_address, admin_grpc_address) = (address_of(&admin), address_of(&admin_grpc));
         if let Some(listener) = admin {
@@ -202,9 +241,12 @@ impl Ingest {
                 ADMIN_GRACE,
             )));
         }
+        if let Some(server) = config.server.unencrypted() {
+            tracing::warn!(server, "frames leave this machine unencrypted: use https:// and server.ca");
+        }
         tracing::info!(
             cameras = cameras.len(),
-            server = config.server.address,
+            servers = config.server.urls().collect::<Vec<_>>().join(" "),
             budget_bytes = sources.resources.budget.total_bytes(),
             "capturing"
         );
@@ -216,6 +258,7 @@ impl Ingest {
             finish,
             connections,
             recording: recording_writer,
+            late: late_senders,
             others,
             admin: admin_stop.drop_guard(),
             admin_address,
@@ -263,7 +306,9 @@ impl Ingest {
     /// nothing waiting or in flight. Takes at most
     /// [`flatframe_shared::shutdown::SHUTDOWN_DEADLINE`].
     pub async fn join(self) -> IngestCounts {
-        let Self { sources, mut cameras, shutdown, capture, finish, connections, recording, others, admin, .. } = self;
+        let Self {
+            sources, mut cameras, shutdown, capture, finish, connections, recording, late, others, admin, ..
+        } = self;
         shutdown.cancelled().await;
         drop(capture);
         let started = Instant::now();
@@ -288,8 +333,12 @@ impl Ingest {
         // last answers.
         let closing = recording.map(|writer| tokio::task::spawn_blocking(move || writer.close(RECORDING_GRACE)));
         drop(finish);
+        let patience = LateSender::patience();
         for mut uplink in uplinks {
             join(&mut uplink).await;
+        }
+        for sender in late {
+            sender.join(patience).await;
         }
         connections.close();
         if timeout(CONNECTIONS_GRACE, connections.wait()).await.is_err() {
@@ -310,6 +359,16 @@ impl Ingest {
         for mut task in others {
             join(&mut task).await;
         }
+        if !sources.late.is_empty() {
+            let late = sources.late_totals();
+            tracing::info!(
+                sent = late.sent,
+                analyzed = late.answered(Outcome::Analyzed),
+                waiting = late.waiting,
+                ledger_balance = late.balance(),
+                "late frames that wait stay in the recording"
+            );
+        }
         tracing::info!(
             captured = totals.captured,
             sent = totals.sent,
@@ -328,81 +387,4 @@ async fn bind(key: &'static str, address: &str) -> Result<Option<TcpListener>, S
     }
     let bound = TcpListener::bind(address).await;
     bound.map(Some).map_err(|reason| StartError::Bind { key, address: address.into(), reason })
-}
-
-fn readings(sources: &Arc<Sources>) -> Readings {
-    let (balance, latency) = (sources.clone(), sources.clone());
-    Readings {
-        balance: Box::new(move || balance.totals().balance()),
-        stages: Box::new(move || {
-            let mut all = Histogram::default().snapshot();
-            for camera in &latency.cameras {
-                all.merge(&camera.latency().snapshot());
-            }
-            StageTime::of("capture_to_answer", &all).into_iter().collect()
-        }),
-    }
-}
-
-/// Keeps `grpc.health.v1` true to the cameras, looks at memory, tells the
-/// supervisor that the service lives, and writes one summary line per camera
-/// and minute.
-async fn observe(sources: Arc<Sources>, health: HealthReporter, shutdown: CancellationToken) {
-    let mut ticks = tokio::time::interval(HEALTH_TICK);
-    let mut summary_due = Instant::now() + SUMMARY_PERIOD;
-    let mut strains = [None; 4];
-    let supervisor = Supervisor::from_environment();
-    supervisor.ready();
-    while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-        set_health(&health, sources.ready().is_ok()).await;
-        sources.resources.memory.look();
-        supervisor.alive(&sources.status_line());
-        strains = tell_strains(strains, sources.board.fitness());
-        if Instant::now() < summary_due {
-            continue;
-        }
-        summary_due += SUMMARY_PERIOD;
-        for camera in &sources.cameras {
-            summarize(camera);
-        }
-    }
-    supervisor.stopping();
-    set_health(&health, false).await;
-}
-
-/// Logs what began or ended to slow the machine down since `before`.
-fn tell_strains(before: [Option<bool>; 4], fitness: Fitness) -> [Option<bool>; 4] {
-    for ((strain, before), now) in Strain::ALL.into_iter().zip(before).zip(fitness.strains) {
-        let (strain, celsius) = (strain.as_str(), fitness.temperature_celsius);
-        match (before, now) {
-            (Some(true), Some(true)) => {}
-            (_, Some(true)) => tracing::warn!(strain, celsius, "the board is strained"),
-            (Some(true), Some(false)) => tracing::info!(strain, celsius, "the board is no longer strained"),
-            _ => {}
-        }
-    }
-    fitness.strains
-}
-
-async fn set_health(health: &HealthReporter, serving: bool) {
-    use tonic_health::ServingStatus::{NotServing, Serving};
-    health.set_service_status("", if serving { Serving } else { NotServing }).await;
-}
-
-fn summarize(camera: &CameraView) {
-    let (counts, status) = (camera.counts(), camera.status());
-    let p99 = camera.latency().quantile(0.99);
-    tracing::info!(
-        camera = %camera.id(),
-        state = status.state.as_str(),
-        source_fps = status.fps,
-        connected = camera.connected(),
-        captured = counts.captured,
-        sent = counts.sent,
-        analyzed = counts.answered(Outcome::Analyzed),
-        lost = counts.lost,
-        p99_ms = p99.map(|p99| p99.as_millis() as u64),
-        ledger_balance = counts.balance(),
-        "summary"
-    );
 }

@@ -4,7 +4,7 @@
 //! The folders follow the frame: [`source`] (a picture from a device),
 //! [`prepare`] (wanted at all, and small enough), [`send`] (waiting, on its
 //! way, answered); [`record`] keeps on disk what it is told to, nothing unless
-//! it is. [`camera`] puts one camera together, [`ingest`] all of them. For
+//! it is, and [`late`] finds there what was kept during an outage. [`camera`] puts one camera together, [`ingest`] all of them. For
 //! people, without a service: [`setup`], [`cameras_command`] (what is attached),
 //! [`probe_command`] (what a source gives), [`recordings_command`]. Nothing here
 //! finds faces.
@@ -16,6 +16,7 @@ pub mod plan;
 pub mod profile;
 
 pub mod frame;
+pub mod late;
 pub mod prepare;
 pub mod record;
 pub mod send;

@@ -2,6 +2,7 @@
 //! a test: it is all in the library.
 
 use std::io::{ErrorKind, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,8 +19,9 @@ use ingest_service::setup::{self, SetupArgs};
 use ingest_service::{Checked, Config, cameras_command, check, run};
 
 const PROGRAM: &str = "ingest-service";
-/// Blocking threads besides one for each camera: names, the end of telemetry.
-const SPARE_BLOCKING_THREADS: usize = 2;
+/// Blocking threads besides two for each camera: names, changed certificates,
+/// the end of telemetry.
+const SPARE_BLOCKING_THREADS: usize = 3;
 /// How long an idle blocking thread stays.
 const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(24 * 3600);
 /// Stack of a runtime thread.
@@ -56,8 +58,8 @@ fn main() -> ExitCode {
     let machine = Board::default().machine();
     if let Some(command) = command {
         let refuse = |text| Args::command().error(clap::error::ErrorKind::ArgumentConflict, text).exit();
-        if args.check || args.print_config {
-            refuse("--check and --print-config go without a command");
+        if args.check || args.print_config || args.insecure {
+            refuse("--check, --insecure and --print-config go without a command");
         }
         // clap keeps only the last group of a repeated global flag.
         let is_set = |arg: &std::ffi::OsString| arg == "--set" || arg.to_string_lossy().starts_with("--set=");
@@ -83,8 +85,13 @@ fn main() -> ExitCode {
         print!("{}", config.to_toml());
         return ExitCode::SUCCESS;
     }
+    let exposed = match config.admin.exposed(args.insecure) {
+        Ok(exposed) => exposed,
+        Err(error) => return fail(EXIT_CONFIG, &error),
+    };
     let (telemetry, worker_threads) = (config.telemetry.clone(), config.runtime.worker_threads);
-    let blocking_threads = config.camera.len() + SPARE_BLOCKING_THREADS;
+    // One for the source of each camera, one for its late frames.
+    let blocking_threads = 2 * config.camera.len() + SPARE_BLOCKING_THREADS;
     let checked = match check(config) {
         Ok(checked) => checked,
         Err(error) => return fail(EXIT_CONFIG, &error),
@@ -108,7 +115,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &error),
     };
-    let code = runtime.block_on(serve(checked, &telemetry));
+    let code = runtime.block_on(serve(checked, exposed, &telemetry));
     // A look-up of a name, or a dead disk, may hold a thread.
     runtime.shutdown_timeout(LEAVE_THREADS_AFTER);
     code
@@ -126,7 +133,7 @@ fn set_up(setup: &SetupArgs, args: &ServiceArgs, machine: &Machine) -> ExitCode 
     }
 }
 
-async fn serve(checked: Checked, telemetry: &TelemetryConfig) -> ExitCode {
+async fn serve(checked: Checked, exposed: Option<SocketAddr>, telemetry: &TelemetryConfig) -> ExitCode {
     let signals = match Signals::install() {
         Ok(signals) => signals,
         Err(error) => return fail(1, &error),
@@ -135,6 +142,9 @@ async fn serve(checked: Checked, telemetry: &TelemetryConfig) -> ExitCode {
         Ok(telemetry) => telemetry,
         Err(error) => return fail(EXIT_CONFIG, &error),
     };
+    if let Some(address) = exposed {
+        tracing::warn!(%address, "INSECURE: anyone who reaches admin.grpc_listen may read it (--insecure)");
+    }
     let shutdown = CancellationToken::new();
     // Ends with the runtime: a second signal counts to the last moment.
     tokio::spawn(signals.stop(shutdown.clone()));

@@ -5,6 +5,7 @@
 use flatframe_shared::budget::Budget;
 
 use crate::config::{Config, LimitsConfig};
+use crate::late::LATE_BYTES;
 use crate::plan::CameraPlan;
 use crate::prepare::downsample::SCRATCH_BYTES_PER_PIXEL;
 use crate::record::{MAX_SEGMENTS, RecordPolicy, SEGMENT_ENTRY_BYTES, WRITER_BYTES};
@@ -90,7 +91,8 @@ pub fn budget(config: &Config, plans: &[CameraPlan]) -> Budget {
         let (continuous, motion) = (recorded(RecordPolicy::Continuous), recorded(RecordPolicy::Motion));
         let (queue, before) = (settings.queue_bytes as u64, settings.around.before_bytes as u64);
         // With what one other camera left behind, while it is looked through.
-        let lists = (continuous + motion + 1) * MAX_SEGMENTS as u64 * SEGMENT_ENTRY_BYTES;
+        let lists =
+            (continuous + motion + recorded(RecordPolicy::Outage) + 1) * MAX_SEGMENTS as u64 * SEGMENT_ENTRY_BYTES;
         let picture = limits.max_frame_bytes as u64;
         budget.add(
             "recording",
@@ -103,6 +105,20 @@ pub fn budget(config: &Config, plans: &[CameraPlan]) -> Budget {
                 mib(lists + WRITER_BYTES + picture)
             ),
         );
+        if settings.late.is_some() {
+            let late = plans.iter().filter(|plan| plan.record != RecordPolicy::Off).count() as u64;
+            budget.add(
+                "late frames",
+                late * (LATE_BYTES + (1 + COPIES_PER_FRAME) * frame),
+                Some("limits.max_frame_bytes"),
+                format!(
+                    "{late} cameras x ({} for connection and lists + {} x {} (read, as taken, as written))",
+                    mib(LATE_BYTES),
+                    1 + COPIES_PER_FRAME,
+                    mib(frame)
+                ),
+            );
+        }
     }
     budget
 }

@@ -5,10 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use flatframe_shared::frame::CameraState;
+use flatframe_shared::histogram::Histogram;
 use flatframe_shared::ledger::IngestCounts;
-use flatframe_shared::metrics::{self, gauge};
+use flatframe_shared::metrics::{self, counter, gauge};
 use flatframe_shared::outcome::{DropReason, Outcome};
-use flatframe_shared::resources::Resources;
+use flatframe_shared::resources::{Readings, Resources, StageTime};
+use flatframe_shared::tls::ClientTls;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -18,9 +20,12 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::board::{Board, Strain};
 use crate::camera::CameraView;
+use crate::late::LateView;
+use crate::late::ledger::{LateCounts, LateDrop};
 use crate::prepare::look::PictureCondition;
 use crate::record::Recording;
 use crate::record::state::{CameraRecording, NotRecorded, Pause};
+use crate::send::servers::{MoveReason, Servers};
 
 /// The states a camera's source can be in.
 const STATES: [CameraState; 4] = [CameraState::Connecting, CameraState::Live, CameraState::Stalled, CameraState::Down];
@@ -30,8 +35,14 @@ const STATES: [CameraState; 4] = [CameraState::Connecting, CameraState::Live, Ca
 pub struct Sources {
     /// The cameras.
     pub cameras: Vec<CameraView>,
+    /// The servers.
+    pub servers: Servers,
     /// What is recorded, if anything is.
     pub recording: Option<Recording>,
+    /// What became of late frames, where they are sent.
+    pub late: Vec<LateView>,
+    /// This service's side of TLS, if it has one.
+    pub tls: Option<Arc<ClientTls>>,
     /// Memory, and what may wait.
     pub resources: Arc<Resources>,
     /// The machine.
@@ -46,6 +57,20 @@ impl Sources {
             totals += camera.counts();
         }
         totals
+    }
+
+    /// Counts of the late frames of all cameras together.
+    pub fn late_totals(&self) -> LateCounts {
+        let mut totals = LateCounts::default();
+        for late in &self.late {
+            totals += late.counts();
+        }
+        totals
+    }
+
+    /// Imbalance of all ledgers; 0 unless a frame has no outcome.
+    pub fn balance(&self) -> i64 {
+        self.totals().balance().saturating_add(self.late_totals().balance())
     }
 
     /// How the cameras are, in one line for a person.
@@ -79,13 +104,38 @@ pub fn registry(sources: Arc<Sources>) -> Registry {
     registry
 }
 
+/// What `GetResources` reads of `sources`.
+pub fn readings(sources: &Arc<Sources>) -> Readings {
+    let (balance, latency) = (sources.clone(), sources.clone());
+    Readings {
+        balance: Box::new(move || balance.balance()),
+        stages: Box::new(move || {
+            let mut all = Histogram::default().snapshot();
+            for camera in &latency.cameras {
+                all.merge(&camera.latency().snapshot());
+            }
+            StageTime::of("capture_to_answer", &all).into_iter().collect()
+        }),
+    }
+}
+
 impl Collector for Sources {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_frames(&mut encoder)?;
         self.encode_cameras(&mut encoder)?;
+        encode_servers(&mut encoder, &self.servers)?;
         self.encode_board(&mut encoder)?;
         if let Some(recording) = &self.recording {
             encode_recording(&mut encoder, recording)?;
+        }
+        if !self.late.is_empty() {
+            encode_late(&mut encoder, &self.late)?;
+        }
+        if let Some(tls) = &self.tls {
+            metrics::expiries(&mut encoder, &tls.expiries())?;
+            let (renewed, failed) = tls.renewals();
+            counter(&mut encoder, "renewals", "Times that changed certificates were read anew", renewed)?;
+            counter(&mut encoder, "renewals_failed", "Times that changed certificates could not be used", failed)?;
         }
         metrics::memory(&mut encoder, &self.resources)
     }
@@ -121,7 +171,7 @@ impl Sources {
                 }
             }
         }
-        gauge(encoder, "ledger_balance", "Imbalance of the ledger; must read 0", None, self.totals().balance())
+        gauge(encoder, "ledger_balance", "Imbalance of the ledgers; must read 0", None, self.balance())
     }
 
     fn encode_cameras(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -193,6 +243,67 @@ impl Sources {
         }
         Ok(())
     }
+}
+
+fn encode_servers(encoder: &mut DescriptorEncoder<'_>, servers: &Servers) -> fmt::Result {
+    let known = servers.known();
+    let absent = known.iter().filter(|(_, is_absent)| *is_absent).count();
+    gauge(encoder, "servers", "Servers that cameras are spread over", None, known.len() as i64)?;
+    gauge(encoder, "servers_absent", "Of them, those that were not there lately", None, absent as i64)?;
+    let help = "Addresses beyond the 64 that are used";
+    gauge(encoder, "servers_over_cap", help, None, servers.over_cap() as i64)?;
+    // At most as many as cameras.
+    let mut family = encoder.encode_descriptor("server_streams", "Open streams, by server", None, MetricType::Gauge)?;
+    for (server, streams) in servers.streams() {
+        let server = server.to_string();
+        ConstGauge::new(streams).encode(family.encode_family(&[("server", server.as_str())])?)?;
+    }
+    let help = "Changes of server: away from one that is gone or full, back, or away from a busy one";
+    let mut family = encoder.encode_descriptor("server_moves", help, None, MetricType::Counter)?;
+    for reason in MoveReason::ALL {
+        let moves = servers.moves(reason);
+        ConstCounter::new(moves).encode(family.encode_family(&[("reason", reason.as_str())])?)?;
+    }
+    let help = "Look-ups of servers' names, by how they ended";
+    let mut family = encoder.encode_descriptor("server_lookups", help, None, MetricType::Counter)?;
+    for (ended, count) in servers.look_ups() {
+        ConstCounter::new(count).encode(family.encode_family(&[("ended", ended)])?)?;
+    }
+    Ok(())
+}
+
+fn encode_late(encoder: &mut DescriptorEncoder<'_>, late: &[LateView]) -> fmt::Result {
+    let help = "Late frames with an outcome: dropped here, answered by the server, or lost between";
+    let mut family = encoder.encode_descriptor("late_frames", help, None, MetricType::Counter)?;
+    for view in late {
+        let counts = view.counts();
+        let dropped = LateDrop::ALL.iter().map(|&reason| ("dropped", reason.as_str(), counts.dropped(reason)));
+        let answered = Outcome::ALL.iter().map(|&fate| ("answered", fate.as_str(), counts.answered(fate)));
+        for (side, outcome, frames) in dropped.chain(answered).chain([("lost", "lost", counts.lost)]) {
+            let labels = [("camera", view.camera.as_str()), ("side", side), ("outcome", outcome)];
+            ConstCounter::new(frames).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    let (counter, gauge) = (MetricType::Counter, MetricType::Gauge);
+    type Count = fn(&LateCounts) -> u64;
+    for (name, help, kind, count) in [
+        ("late_frames_found", "Frames of an outage found on disk", counter, (|c| c.found) as Count),
+        ("late_frames_again", "Late frames sent in vain, which wait again", counter, |c| c.again),
+        ("late_frames_sent", "Late frames handed to a stream", counter, |c| c.sent),
+        ("late_frames_waiting", "Late frames on disk that are not sent", gauge, |c| c.waiting),
+        ("late_frames_in_flight", "Late frames sent and not yet answered", gauge, |c| c.in_flight),
+    ] {
+        let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+        for view in late {
+            let labels = [("camera", view.camera.as_str())];
+            let metric = family.encode_family(&labels)?;
+            match kind {
+                MetricType::Counter => ConstCounter::new(count(&view.counts())).encode(metric)?,
+                _ => ConstGauge::new(count(&view.counts())).encode(metric)?,
+            }
+        }
+    }
+    Ok(())
 }
 
 fn encode_recording(encoder: &mut DescriptorEncoder<'_>, recording: &Recording) -> fmt::Result {

@@ -66,6 +66,8 @@ pub struct CameraPlan {
     pub seed: u64,
     /// What of it is recorded.
     pub record: RecordPolicy,
+    /// Most bytes per second of late frames, if there is a cap.
+    pub late_bytes_per_s: Option<u64>,
     /// Largest JPEG taken from the source, bytes.
     pub max_picture_bytes: usize,
     /// Limits of preparation.
@@ -95,8 +97,9 @@ impl CameraPlan {
         let rotation = Rotation::from_degrees(camera.rotation_degrees)
             .map_err(|error| ConfigError::not_allowed(key("rotation_degrees"), error.0, "use 0, 90, 180 or 270"))?;
         let source_size = PictureSize::new(limits.max_source_width_px, limits.max_source_height_px);
-        let record = RecordPolicy::parse(&camera.record)
-            .ok_or_else(|| ConfigError::not_allowed(key("record"), &camera.record, "use off, continuous or motion"))?;
+        let record = RecordPolicy::parse(&camera.record).ok_or_else(|| {
+            ConfigError::not_allowed(key("record"), &camera.record, "use off, continuous, motion or outage")
+        })?;
         let plan = Self {
             name: camera.name.clone(),
             fps: camera.fps,
@@ -115,6 +118,7 @@ impl CameraPlan {
             faces: camera.faces,
             seed: camera.seed,
             record,
+            late_bytes_per_s: None,
             max_picture_bytes: limits.max_picture_bytes,
             prepare: PrepareLimits {
                 source_size,
@@ -177,6 +181,15 @@ impl CameraPlan {
             return Err(ConfigError::not_allowed(key("command"), "[\"\"]", "begin with the program"));
         }
         in_range(&key("faces"), self.faces, 1..=pattern::MAX_FACES)
+    }
+
+    /// Frames of it are sent late: they get a quarter of its cap on bytes, and
+    /// live frames the rest.
+    pub fn share_bytes_with_late(&mut self) {
+        if let Some(cap) = &mut self.prepare.bytes_per_s {
+            self.late_bytes_per_s = Some(*cap / 4);
+            *cap -= *cap / 4;
+        }
     }
 
     /// Size asked of a source that can be asked.

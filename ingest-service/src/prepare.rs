@@ -130,7 +130,9 @@ pub fn spawn(
         let mut preparer = Preparer::new(limits, condition);
         while let Some(frame) = slot.take() {
             let CapturedFrame { birth, ticket, picture, mut purpose } = frame;
-            let (now, terms) = (clock::now(), terms.get());
+            let (now, known) = (clock::now(), terms.known());
+            let terms = terms.get();
+            purpose.is_of_outage |= terms.is_none();
             let is_offline = || terms.is_none().then_some(DropReason::Offline);
             let is_expired = || birth.expired(now).then_some(DropReason::Expired);
             purpose.unsent = purpose.unsent.or_else(is_offline).or_else(is_expired);
@@ -140,7 +142,7 @@ pub fn spawn(
                 ticket.drop_as(reason);
                 continue;
             }
-            match preparer.prepare(now, picture, terms, purpose) {
+            match preparer.prepare(now, picture, terms.or(known), purpose) {
                 Ok(Prepared { fitted, motion, is_still }) => {
                     purpose.unsent = purpose.unsent.or(is_still.then_some(DropReason::Still));
                     let frame = PreparedFrame { birth, ticket, jpeg: fitted.jpeg, size: fitted.size };

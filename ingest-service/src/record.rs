@@ -48,6 +48,7 @@ use crate::record::queue::{Frame, NotTaken, Queue};
 use crate::record::ring::Writing;
 use crate::record::state::{CameraRecording, CameraTally, NotRecorded, Pause, Seen};
 use crate::record::writer::Writer;
+use crate::source::capture::RecordedAt;
 
 /// Stack of the writer.
 const STACK_BYTES: usize = 256 * 1024;
@@ -64,6 +65,8 @@ pub enum RecordPolicy {
     Continuous,
     /// What moves, with what was shortly before and after.
     Motion,
+    /// Everything, at the recording's rate, while no server takes frames.
+    Outage,
 }
 
 impl RecordPolicy {
@@ -73,6 +76,7 @@ impl RecordPolicy {
             "off" => Some(Self::Off),
             "continuous" => Some(Self::Continuous),
             "motion" => Some(Self::Motion),
+            "outage" => Some(Self::Outage),
             _ => None,
         }
     }
@@ -97,6 +101,17 @@ pub struct RecordingSettings {
     pub fps: f32,
     /// What is recorded around motion.
     pub around: Around,
+    /// How frames of an outage are sent after it; `None`: they are not.
+    pub late: Option<LateSettings>,
+}
+
+/// How frames that were kept during an outage are sent after it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LateSettings {
+    /// Older ones are not sent.
+    pub max_age: Duration,
+    /// Most sent in a second, for each camera.
+    pub fps: f32,
 }
 
 /// Says how many bytes of the file system of a folder are free.
@@ -191,14 +206,23 @@ impl Recording {
         let camera = self.shared.cameras.iter().position(|camera| camera.id == plan.id)?;
         let events = match plan.record {
             RecordPolicy::Motion => Some(Events::new(self.shared.settings.around)),
-            RecordPolicy::Off | RecordPolicy::Continuous => None,
+            RecordPolicy::Off | RecordPolicy::Continuous | RecordPolicy::Outage => None,
         };
-        Some(Recorder { shared: Arc::clone(&self.shared), camera, events })
+        let only_in_outages = plan.record == RecordPolicy::Outage;
+        Some(Recorder { shared: Arc::clone(&self.shared), camera, only_in_outages, events })
     }
 
     /// The recorded cameras.
     pub fn cameras(&self) -> impl Iterator<Item = (&CameraId, CameraRecording)> {
         self.shared.cameras.iter().map(|camera| (&camera.id, camera.tally.read()))
+    }
+
+    /// Says how many frames of a camera were written that are to be sent late;
+    /// `None`: it is not recorded.
+    pub fn written_late(&self, camera: &CameraId) -> Option<impl Fn() -> u64 + Send + Sync + use<>> {
+        let number = self.shared.cameras.iter().position(|recorded| recorded.id == *camera)?;
+        let shared = Arc::clone(&self.shared);
+        Some(move || shared.cameras[number].tally.late())
     }
 
     /// Where it is and what it may take.
@@ -242,18 +266,20 @@ impl Recording {
 pub struct Recorder {
     shared: Arc<Shared>,
     camera: usize,
+    only_in_outages: bool,
     /// `None`: every frame is recorded.
     events: Option<Events<Frame>>,
 }
 
 impl Recorder {
-    /// Most frames in a second that it wants.
-    pub fn fps(&self) -> f32 {
-        self.shared.settings.fps
+    /// Which pictures it wants.
+    pub fn wants(&self) -> RecordedAt {
+        RecordedAt { fps: self.shared.settings.fps, only_in_outages: self.only_in_outages }
     }
 
-    /// Takes a prepared frame. Never waits.
-    pub fn take(&mut self, prepared: &PreparedFrame, motion: Motion) {
+    /// Takes a prepared frame, one `of an outage` if no server took frames.
+    /// Never waits.
+    pub fn take(&mut self, prepared: &PreparedFrame, motion: Motion, is_of_outage: bool) {
         let unix_us = prepared.birth.captured_unix_us;
         self.record(
             Frame {
@@ -262,6 +288,7 @@ impl Recorder {
                 captured: prepared.birth.captured,
                 captured_unix_us: (unix_us != 0).then_some(unix_us),
                 size: prepared.size,
+                is_late: is_of_outage && self.shared.settings.late.is_some(),
                 jpeg: prepared.jpeg.clone(),
             },
             motion,

@@ -1,9 +1,14 @@
 //! From the mailbox to the server and back to the ledger. In reading order:
-//! what waits ([`mailbox`]), what is on its way ([`flight`], [`transit`]), and
-//! the stream itself ([`uplink`]).
+//! what waits ([`mailbox`]), what is on its way ([`flight`], [`transit`]), the
+//! stream itself ([`uplink`]), and to which server it goes ([`dial`], [`route`],
+//! [`servers`], [`connection`]).
 
+pub mod connection;
+pub mod dial;
 pub mod flight;
 pub mod mailbox;
+pub mod route;
+pub mod servers;
 pub mod transit;
 pub mod uplink;
 

@@ -35,7 +35,8 @@ const LOOK: Duration = Duration::from_millis(50);
 /// What may be given instead of answered.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct SetupArgs {
-    /// Where the inference-service is: HOST, HOST:PORT or http://HOST:PORT.
+    /// Where the inference-service is: HOST, HOST:PORT, http://HOST:PORT or
+    /// https://HOST:PORT. With --ca, https is meant.
     #[arg(long, value_name = "ADDRESS")]
     pub server: Option<String>,
     /// Where the pictures come from, as `source` in the configuration.
@@ -44,6 +45,15 @@ pub struct SetupArgs {
     /// Stable id of the camera, such as front-door.
     #[arg(long, value_name = "ID")]
     pub id: Option<String>,
+    /// The authority of the server's certificate (PEM), where it speaks TLS.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// This box's certificate (PEM), with --key.
+    #[arg(long, value_name = "FILE", requires = "ca", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// Its key (PEM).
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
     /// Write the file although there is one; the old one is kept beside it, as
     /// FILE.old.
     #[arg(long)]

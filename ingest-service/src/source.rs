@@ -54,6 +54,11 @@ pub trait Source: Send {
         capture: &'a mut Capture,
         stop: &'a CancellationToken,
     ) -> BoxFuture<'a, Result<(), SourceError>>;
+
+    /// Longest pause between two attempts.
+    fn longest_delay(&self) -> Duration {
+        LONGEST_DELAY
+    }
 }
 
 /// Why an attempt ended.
@@ -86,7 +91,7 @@ pub fn of(plan: &CameraPlan) -> Box<dyn Source> {
 /// Runs a source until `shutdown`, opening it again for ever. An open source
 /// without a whole picture for `no_picture` is closed and opened again.
 pub async fn run(mut source: Box<dyn Source>, mut capture: Capture, no_picture: Duration, shutdown: CancellationToken) {
-    let mut backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
+    let mut backoff = Backoff::new(FIRST_DELAY, source.longest_delay());
     for attempt in 0_u64.. {
         capture.status.attempt(attempt > 0);
         let before = capture.whole();

@@ -19,20 +19,33 @@ pub struct Terms {
 
 /// The newest terms of one camera; a cheap handle.
 #[derive(Debug, Clone, Default)]
-pub struct TermsCell(Arc<Mutex<Option<Terms>>>);
+pub struct TermsCell(Arc<Mutex<Known>>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    now: Option<Terms>,
+    last: Option<Terms>,
+}
 
 impl TermsCell {
     /// The terms; `None` when no server takes frames.
     pub fn get(&self) -> Option<Terms> {
-        *self.lock()
+        self.lock().now
+    }
+
+    /// The terms, or the last ones there were: what is recorded while there is
+    /// no server is made as it would be sent.
+    pub fn known(&self) -> Option<Terms> {
+        self.lock().last
     }
 
     /// New terms, or none.
     pub fn set(&self, terms: Option<Terms>) {
-        *self.lock() = terms;
+        let mut known = self.lock();
+        *known = Known { now: terms, last: terms.or(known.last) };
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Terms>> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         // A copy in, a copy out: there is no half-written state.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -14,6 +14,8 @@ mod children;
 mod commands;
 #[path = "ingest/http_cameras.rs"]
 mod http_cameras;
+#[path = "ingest/late.rs"]
+mod late;
 #[path = "ingest/memory.rs"]
 mod memory;
 #[path = "ingest/recording.rs"]

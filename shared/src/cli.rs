@@ -22,6 +22,10 @@ pub struct ServiceArgs {
     /// budget, and exit.
     #[arg(long)]
     pub check: bool,
+    /// Listen on other addresses than this machine's own without TLS and
+    /// authentication: whoever reaches them may do anything.
+    #[arg(long)]
+    pub insecure: bool,
     /// Print the configuration in force, without passwords, and exit.
     #[arg(long)]
     pub print_config: bool,

@@ -57,6 +57,11 @@ where
     Err(ConfigError::not_allowed(key, value, allowed))
 }
 
+/// Whether a file is named: an empty path means none.
+pub fn is_set(path: &Path) -> bool {
+    !path.as_os_str().is_empty()
+}
+
 /// Loads `T` from `file` (if any), from environment variables that begin with
 /// `env_prefix` (`PREFIX_SECTION__KEY=value`), and from `flags` (key with dots,
 /// value), later ones winning. `T` gives the defaults through

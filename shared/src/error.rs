@@ -17,6 +17,8 @@ pub enum ErrorKind {
     AlreadyExists,
     /// The request is right, but not for this server.
     Precondition,
+    /// The caller did not show who it is.
+    Unauthenticated,
     /// The caller may not have it.
     Denied,
     /// A limit is reached; try again after the given time.
@@ -43,6 +45,7 @@ impl ErrorKind {
             Self::NotFound => Code::NotFound,
             Self::AlreadyExists => Code::AlreadyExists,
             Self::Precondition => Code::FailedPrecondition,
+            Self::Unauthenticated => Code::Unauthenticated,
             Self::Denied => Code::PermissionDenied,
             Self::Exhausted { .. } => Code::ResourceExhausted,
             Self::Unavailable => Code::Unavailable,

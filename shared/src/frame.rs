@@ -179,6 +179,8 @@ pub struct CameraHello {
     pub ttl: Duration,
     /// Name for people; may be empty.
     pub display_name: String,
+    /// Whether this is a stream of late frames.
+    pub late: bool,
 }
 
 /// Rate and size that the server asks a camera for.
@@ -203,6 +205,9 @@ pub struct ServerWelcome {
     pub pace: Pace,
     /// Name and version of the server.
     pub software: String,
+    /// On a stream of late frames: only those captured after this time are
+    /// taken, microseconds since the Unix epoch. `None`: late frames are not.
+    pub late_after_unix_us: Option<i64>,
 }
 
 /// One frame as it travels: durations instead of times, so that the two clocks
@@ -216,7 +221,7 @@ pub struct WireFrame {
     /// Time left from arrival until the frame is worthless.
     pub remaining: Duration,
     /// Wall clock of the sender at capture, microseconds since the Unix epoch;
-    /// 0 when not set. For display only.
+    /// 0 when not set. For display only, but for late frames.
     pub captured_unix_us: i64,
     /// Size as encoded.
     pub size: PictureSize,

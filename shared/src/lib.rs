@@ -2,7 +2,8 @@
 //!
 //! In reading order: the words ([`frame`], [`outcome`], [`ledger`]), how they
 //! travel ([`convert`], [`gen`], [`error`]), how a service runs ([`cli`],
-//! [`config`], [`shutdown`], [`supervisor`], [`serve`], [`admin`], [`telemetry`]), what it may hold and holds ([`budget`],
+//! [`config`], [`shutdown`], [`supervisor`], [`serve`], [`tls`],
+//! [`refusals`], [`renewal`], [`admin`], [`telemetry`]), what it may hold and holds ([`budget`],
 //! [`process`], [`allocator`], [`restarts`], [`memory_watch`], [`resources`], [`metrics`]), and the small parts
 //! ([`clock`], [`disk`], [`jpeg`], [`resize`], [`histogram`], [`trend`], [`backoff`],
 //! [`rate_log`]).
@@ -19,10 +20,13 @@ pub mod r#gen;
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod refusals;
+pub mod renewal;
 pub mod serve;
 pub mod shutdown;
 pub mod supervisor;
 pub mod telemetry;
+pub mod tls;
 
 pub mod allocator;
 pub mod budget;

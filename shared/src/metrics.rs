@@ -14,6 +14,7 @@ use crate::allocator;
 use crate::budget::Place;
 use crate::process;
 use crate::resources::Resources;
+use crate::tls::Expiry;
 
 /// Adds one gauge without labels.
 ///
@@ -38,6 +39,19 @@ where
 /// As the encoder's own.
 pub fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+}
+
+/// Adds until when certificates are good, by the key that names them.
+///
+/// # Errors
+/// As the encoder's own.
+pub fn expiries(encoder: &mut DescriptorEncoder<'_>, expiries: &[Expiry]) -> fmt::Result {
+    let (help, seconds) = ("When a certificate expires, since the Unix epoch", Some(&Unit::Seconds));
+    let mut family = encoder.encode_descriptor("certificate_expiry", help, seconds, MetricType::Gauge)?;
+    for expiry in expiries {
+        ConstGauge::new(expiry.unix_s).encode(family.encode_family(&[("file", expiry.key)])?)?;
+    }
+    Ok(())
 }
 
 /// Adds what the process holds beside what it may hold: memory, files,

@@ -1,5 +1,6 @@
 //! Accepts connections of gRPC, or of browsers, and owns every one of them:
-//! capped in number, cut when the first bytes do not come, when a ping is not
+//! capped in number before its handshake of TLS, cut when that or the first
+//! bytes do not come, when a ping is not
 //! answered, when an answer is not taken or when a handler says so, closed when
 //! no call comes or when another needs the place, joined at shutdown within a
 //! deadline. Knows no service.
@@ -14,8 +15,8 @@ mod roster;
 mod tests;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use socket2::TcpKeepalive;
@@ -31,6 +32,7 @@ pub use self::calls::KeptUntilTaken;
 use self::roster::Roster;
 use crate::clock;
 use crate::rate_log::RateLog;
+use crate::tls::{PeerCertificate, ServerTls};
 
 /// Data that the peer does not take for so long ends the connection.
 const UNSENT_DEADLINE: Duration = Duration::from_secs(8);
@@ -49,8 +51,28 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 pub enum Protocol {
     /// gRPC: HTTP/2 from the first byte.
     Grpc,
-    /// What browsers speak without encryption: HTTP/1.1.
+    /// What browsers are answered in: HTTP/1.1.
     Web,
+}
+
+/// What a listener speaks, and whether encrypted.
+#[derive(Clone)]
+pub struct Speaks {
+    protocol: Protocol,
+    tls: Option<Arc<ServerTls>>,
+}
+
+impl Speaks {
+    /// `protocol`, within TLS if there is some.
+    pub fn new(protocol: Protocol, tls: Option<Arc<ServerTls>>) -> Self {
+        Self { protocol, tls }
+    }
+}
+
+impl From<Protocol> for Speaks {
+    fn from(protocol: Protocol) -> Self {
+        Self { protocol, tls: None }
+    }
 }
 
 /// Limits of all connections of one listener.
@@ -67,7 +89,8 @@ pub struct ConnectionLimits {
     pub window_bytes: u32,
     /// Most bytes that wait to be sent on one call.
     pub send_buffer_bytes: usize,
-    /// Time until the preface of gRPC must have come.
+    /// Time until the preface of gRPC must have come; and, before it, until the
+    /// handshake of TLS must be done.
     pub preface_deadline: Duration,
     /// A connection without a call for so long is closed, also when a browser
     /// has not sent the whole header of one: clients open another when they
@@ -109,6 +132,8 @@ pub struct ConnectionCounts {
     pub open: AtomicU64,
     /// Accepted since start.
     pub accepted: AtomicU64,
+    /// Handshakes of TLS that were done.
+    pub secured: AtomicU64,
     /// Closed at once because the cap was reached and all others carry calls.
     pub refused: AtomicU64,
     /// Closed without a call because the cap was reached and another came.
@@ -126,6 +151,14 @@ pub struct ConnectionCounts {
 pub struct Connection {
     /// The other side.
     pub peer: SocketAddr,
+    /// The certificate that it showed in the handshake of TLS, verified.
+    pub certificate: Option<Arc<PeerCertificate>>,
+    /// What is kept for as long as the connection is open, for those who judge
+    /// its calls.
+    pub kept: Arc<Mutex<http::Extensions>>,
+    /// Cancel it to close the connection with all its calls, for a client that
+    /// may not have it any longer.
+    pub close: CancellationToken,
     /// Cancel it to end the connection with all its calls, for a client that
     /// stopped reading: HTTP/2 offers no gentler way, since a call whose
     /// window is closed is not asked for its end.
@@ -171,13 +204,14 @@ impl Listener for TcpListener {
 /// closed.
 pub async fn serve(
     listener: impl Listener,
-    protocol: Protocol,
+    speaks: impl Into<Speaks>,
     routes: Routes,
     limits: ConnectionLimits,
     counts: Arc<ConnectionCounts>,
     shutdown: CancellationToken,
     grace: Duration,
 ) {
+    let speaks = speaks.into();
     let tasks = TaskTracker::new();
     let closing = CancellationToken::new();
     let roster = Roster::new(limits.max_connections);
@@ -220,9 +254,12 @@ pub async fn serve(
         };
         let open = Open::new(counts.clone());
         let (cut, gives_way) = (closing.child_token(), CancellationToken::new());
-        let calls = Calls::new(routes.clone(), Connection { peer, cut: cut.clone() });
+        let calls = Calls::new(
+            routes.clone(),
+            Connection { peer, certificate: None, kept: Arc::default(), close: gives_way.clone(), cut: cut.clone() },
+        );
         let member = roster.enter(place, calls.watch(), gives_way.clone());
-        let (limits, counts) = (limits.clone(), counts.clone());
+        let (limits, counts, speaks) = (limits.clone(), counts.clone(), speaks.clone());
         let (shutdown, closing) = (shutdown.clone(), closing.clone());
         let executor = TrackedExecutor(tasks.clone());
         tasks.spawn(async move {
@@ -231,7 +268,7 @@ pub async fn serve(
                 biased;
                 () = cut.cancelled() => !closing.is_cancelled(),
                 () = gives_way.cancelled() => false,
-                does_not_read = connection::serve((reader, writer), protocol, calls, &limits, &counts, executor, shutdown) => does_not_read,
+                does_not_read = connection::serve((reader, writer), &speaks, calls, &limits, &counts, executor, shutdown) => does_not_read,
             };
             if does_not_read {
                 counts.cut.fetch_add(1, Relaxed);

@@ -63,18 +63,21 @@ fn schema(descriptors: &FileDescriptorSet) -> String {
         reached.insert(name);
     }
     let mut text =
-        "// Generated from proto/flatframe/v1 by shared/tests/generated.rs: the fields of messages as number, name, type,\n// label.\n\
+        "// Generated from proto/flatframe/v1 by shared/tests/generated.rs: the fields of messages as number, name, type,\n// and * for many, ? for one or none.\n\
                     export const messages = {\n"
             .to_owned();
     for name in &reached {
         let fields: Vec<_> = messages[name].field.iter().map(|field| entry(messages[name], field)).collect();
         writeln!(text, "{name}: '{}',", fields.join(",")).expect("text");
     }
-    text += "};\n// Names by number.\nexport const enums = {\n";
+    text += "};\n// Names by number, after what they all begin with.\nexport const enums = {\n";
     for of in files().flat_map(|file| &file.enum_type).filter(|of| enums.contains(of.name())) {
         let names: Vec<_> = of.value.iter().map(|value| value.name()).collect();
         assert!(of.value.iter().zip(0..).all(|(value, number)| value.number() == number), "{} has holes", of.name());
-        writeln!(text, "{}: '{}',", of.name(), names.join(" ")).expect("text");
+        let prefix = names[0].strip_suffix("UNSPECIFIED").expect("the first value of an enum is UNSPECIFIED");
+        let rest: Vec<_> =
+            names.iter().map(|name| name.strip_prefix(prefix).expect("values begin with their enum's name")).collect();
+        writeln!(text, "{}: '{prefix} {}',", of.name(), rest.join(" ")).expect("text");
     }
     text + "};\n"
 }
@@ -90,13 +93,12 @@ fn entry(message: &DescriptorProto, field: &FieldDescriptorProto) -> String {
         Type::Bytes => "bytes".to_owned(),
         Type::Float => "float".to_owned(),
         Type::Double => "double".to_owned(),
-        Type::Message => of.to_owned(),
-        Type::Enum => format!("enum:{of}"),
+        Type::Message | Type::Enum => of.to_owned(),
         other => panic!("protobuf.js knows no {other:?}: {}.{}", message.name(), field.name()),
     };
     let label = match field.label() {
-        Label::Repeated => " repeated",
-        _ if field.proto3_optional() => " optional",
+        Label::Repeated => " *",
+        _ if field.proto3_optional() => " ?",
         _ => "",
     };
     format!("{} {} {kind}{label}", field.number(), field.name())

@@ -2,7 +2,7 @@
 // Everything ends with the test that started it; every wait has a limit.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -79,9 +79,10 @@ class Service {
 }
 
 // Both services on free ports with `cameras`, lines of TOML each; `settings` of
-// inference-service are TOML by key.
+// inference-service are TOML by key; with `role` clients need a token, and
+// `pair.token` has that role.
 export class Pair {
-	static async start({ cameras = ['id = "card"\nsource = "pattern"'], settings = {} } = {}) {
+	static async start({ cameras = ['id = "card"\nsource = "pattern"'], settings = {}, role } = {}) {
 		const pair = new Pair();
 		pair.folder = mkdtempSync(join(tmpdir(), 'flatframe-page-'));
 		pair.ports = { grpc: await freePort(), admin: await freePort(), page: await freePort(), ingest: await freePort() };
@@ -89,12 +90,19 @@ export class Pair {
 			'history.file': JSON.stringify(join(pair.folder, 'history.db')),
 			'history.min_free_bytes': '1',
 			'telemetry.log': '"warn"',
+			...(role ? { 'auth.tokens': JSON.stringify(join(pair.folder, 'tokens.toml')) } : {}),
 			...settings,
 		};
 		for (const name of ['grpc', 'admin', 'page']) all[`listen.${name}`] = `"127.0.0.1:${pair.ports[name]}"`;
 		writeFileSync(join(pair.folder, 'inference.toml'), Object.entries(all).map(([key, value]) => `${key} = ${value}`).join('\n'));
 		pair.url = `http://127.0.0.1:${pair.ports.page}/`;
 		pair.client = new Client(pair.url.slice(0, -1));
+		if (role) {
+			const file = join(pair.folder, 'tokens.toml');
+			const command = ['tokens', 'add', 'page', '--role', role, '--file', file];
+			pair.token = execFileSync(join(BINARIES, 'inference-service'), command, { encoding: 'utf8' }).trim();
+			pair.client.token = pair.token;
+		}
 		const ingest = [
 			`server.address = "http://127.0.0.1:${pair.ports.grpc}"`,
 			`admin.listen = "127.0.0.1:${pair.ports.ingest}"`,

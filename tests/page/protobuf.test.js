@@ -23,6 +23,7 @@ const snapshot = {
 		position: 2 ** 53 - 1, server_epoch: 2n ** 64n - 1n, camera_id: 'a', session_id: 2n ** 53n, frame_number: 0,
 		captured_unix_us: -1, latency_us: 128, width_px: 4294967295, height_px: 480, faces: [face, face], truncated: true,
 		detector: '', gender_model: 'g', counts: undefined, observed_unix_us: 1_800_000_000_000_000, faces_withheld: false,
+		late: false, replica: '',
 	},
 };
 const bytes = encode('Snapshot', snapshot);
@@ -59,7 +60,7 @@ test('what a newer server adds is passed over', () => {
 });
 
 test('packed numbers are read too', () => {
-	messages.Packed = '1 values uint32 repeated';
+	messages.Packed = '1 values uint32 *';
 	assert.deepEqual(decode('Packed', Uint8Array.of(0x0a, 3, 1, 0xac, 2, 0x08, 7)), { values: [1, 300, 7] });
 	assert.throws(() => decode('Packed', Uint8Array.of(0x0a, 2, 1, 0xac)), WireError);
 });

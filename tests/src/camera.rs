@@ -36,6 +36,7 @@ pub fn hello(camera: &str, session: u64) -> v1::Hello {
         wanted_fps: 100.0,
         ttl_ms: 1000,
         display_name: String::new(),
+        late: false,
     }
 }
 

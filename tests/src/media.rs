@@ -21,18 +21,36 @@ pub fn skipped(test: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
 }
 
-/// The pictures of an .mjpeg file. For well-formed files only: splits at every
-/// end marker that is followed by a start marker.
+/// The pictures of an .mjpeg file; see [`split_jpegs`].
 ///
 /// # Errors
 /// When the file cannot be read.
 pub fn mjpeg_frames(path: &Path) -> std::io::Result<Vec<Bytes>> {
-    let data = Bytes::from(std::fs::read(path)?);
+    Ok(split_jpegs(std::fs::read(path)?.into()))
+}
+
+/// The pictures of a sequence of JPEGs. For well-formed ones only: splits at
+/// every end marker that is followed by a start marker.
+pub fn split_jpegs(data: Bytes) -> Vec<Bytes> {
     let mut starts: Vec<usize> =
         data.windows(4).enumerate().filter(|(_, w)| *w == [0xFF, 0xD9, 0xFF, 0xD8]).map(|(at, _)| at + 2).collect();
     starts.insert(0, 0);
     starts.push(data.len());
-    Ok(starts.windows(2).map(|ends| data.slice(ends[0]..ends[1])).collect())
+    starts.windows(2).map(|ends| data.slice(ends[0]..ends[1])).collect()
+}
+
+/// A folder of eight pictures to loop over, and the source that names it; keep
+/// the handle.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn picture_folder(size: PictureSize) -> std::io::Result<(tempfile::TempDir, String)> {
+    let folder = tempfile::tempdir()?;
+    for number in 0..8 {
+        std::fs::write(folder.path().join(format!("{number}.jpg")), textured_jpeg(size, number))?;
+    }
+    let source = format!("file:{}", folder.path().display());
+    Ok((folder, source))
 }
 
 /// A picture with some texture, `seed` making it differ from others.

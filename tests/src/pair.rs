@@ -12,6 +12,8 @@ use inference_service::config::Config as InferenceConfig;
 use inference_service::metrics::Sources;
 use inference_service::server::{Listeners, Server, load};
 use inference_service::vision::{StubEngineConfig, StubWaitPolicy};
+use ingest_service::send::servers::Servers;
+use ingest_service::send::servers::directory::{Resolve, SystemResolver};
 use ingest_service::{CameraConfig, Config as IngestConfig, Ingest};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -106,13 +108,20 @@ pub fn ingest_config(server: &str, cameras: Vec<CameraConfig>) -> IngestConfig {
     let mut config = IngestConfig { camera: cameras, ..IngestConfig::default() };
     config.server.address = server.into();
     config.admin.listen = String::new();
+    // The server may be in the same process: what is resident is not this
+    // service's alone, and would slow its cameras down to a frame a second.
+    config.limits.soft_memory_bytes = 1 << 40;
     config
 }
 
 /// A running ingest-service.
 pub struct Running {
+    /// What it knows of servers.
+    pub servers: Servers,
     /// The service, for its live counters.
     pub cameras: Vec<ingest_service::CameraView>,
+    /// All that it shows to operators.
+    pub shown: Arc<ingest_service::metrics::Sources>,
     /// Its computed bound.
     pub budget: Budget,
     /// Where its metrics are, if anywhere.
@@ -129,11 +138,21 @@ impl Running {
     /// # Errors
     /// As the service's own start.
     pub async fn start(config: IngestConfig) -> anyhow::Result<Self> {
+        Self::start_with(config, Arc::new(SystemResolver)).await
+    }
+
+    /// Starts it with names resolved by `resolver`.
+    ///
+    /// # Errors
+    /// As the service's own start.
+    pub async fn start_with(config: IngestConfig, resolver: Arc<dyn Resolve>) -> anyhow::Result<Self> {
         let shutdown = CancellationToken::new();
-        let ingest = Ingest::start(config, shutdown.clone()).await?;
+        let ingest = Ingest::start_with(ingest_service::check(config)?, resolver, shutdown.clone()).await?;
         let (cameras, budget) = (ingest.cameras().to_vec(), ingest.budget().clone());
+        let servers = ingest.sources().servers.clone();
         let (admin, admin_grpc) = (ingest.admin_address(), ingest.admin_grpc_address());
-        Ok(Self { cameras, budget, admin, admin_grpc, shutdown, joined: tokio::spawn(ingest.join()) })
+        let shown = ingest.sources().clone();
+        Ok(Self { servers, cameras, shown, budget, admin, admin_grpc, shutdown, joined: tokio::spawn(ingest.join()) })
     }
 
     /// Counts of all cameras together.

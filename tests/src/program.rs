@@ -112,6 +112,14 @@ impl Program {
     /// # Errors
     /// As [`Program::start`].
     pub fn start_by(starter: &[&str], name: &str, config: &str) -> anyhow::Result<Self> {
+        Self::start_with(starter, name, &[], config)
+    }
+
+    /// As [`Program::start_by`], with more arguments.
+    ///
+    /// # Errors
+    /// As [`Program::start`].
+    pub fn start_with(starter: &[&str], name: &str, arguments: &[&str], config: &str) -> anyhow::Result<Self> {
         let mut file = tempfile::NamedTempFile::new()?;
         file.write_all(config.as_bytes())?;
         let log = || if std::env::var_os("FLATFRAME_TEST_LOG").is_some() { Stdio::inherit() } else { Stdio::null() };
@@ -127,6 +135,7 @@ impl Program {
         let child = command
             .arg("--config")
             .arg(file.path())
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(log())
             .stderr(log())

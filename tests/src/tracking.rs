@@ -1,7 +1,9 @@
 //! How well faces are followed: scenes with a known truth ([`scene`]), the
 //! tracker of the service run on them (here), and scores from the literature
-//! ([`score`]). Deterministic by seed; no pictures, no models, no clock.
+//! ([`score`]). Deterministic by seed; no pictures, no models, no clock. Only
+//! [`clip`] has real people, whom the models find.
 
+pub mod clip;
 pub mod pairing;
 pub mod scene;
 pub mod score;

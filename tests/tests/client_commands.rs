@@ -144,6 +144,6 @@ async fn refusals_say_what_to_do() {
     service.stop().await.expect("stops");
     // Nobody listens there any more.
     assert!(bad(&["status"], &url).await.contains("is inference-service running there"));
-    assert!(bad(&["status"], "https://127.0.0.1:1").await.contains("http://"));
+    assert!(bad(&["status"], "ftp://127.0.0.1:1").await.contains("http://"));
     assert!(bad(&["status"], "not a url").await.contains("http://"));
 }

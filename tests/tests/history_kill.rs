@@ -46,6 +46,7 @@ fn write_until_killed(file: &Path, first: u64) {
             camera: camera(),
             at_unix_ms,
             position: number,
+            late_us: None,
             body: Bytes::from(vec![number as u8; number as usize % 300]),
         };
         let change = Change { female: 1, ..Change::default() };

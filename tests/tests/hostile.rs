@@ -12,13 +12,16 @@ use flatframe_shared::r#gen::v1::detect_service_client::DetectServiceClient;
 use flatframe_shared::r#gen::v1::frame_service_client::FrameServiceClient;
 use flatframe_shared::r#gen::v1::{DetectRequest, Outcome, PublishRequest};
 use inference_service::intake::link::MAX_OPENINGS;
-use inference_service::server::slots::MAX_HEALTH_WATCHES;
+use inference_service::server::slots::{MAX_HEALTH_CHECKS, MAX_HEALTH_WATCHES};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Code;
-use tonic_health::pb::HealthCheckRequest;
+use tonic::client::Grpc;
+use tonic::{Code, Request};
 use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tonic_prost::ProstCodec;
 
 const SIZE: PictureSize = PictureSize::new(160, 120);
 
@@ -125,6 +128,32 @@ async fn health_watches_leave_the_checks_alone() {
     watches.pop();
     let again = answered("a place is free", PATIENCE, async || health.watch(HealthCheckRequest::default()).await.ok());
     drop((again.await, watches));
+    service.stop().await.expect("stops");
+}
+
+/// Checks that are never sent to their end take no more than the share of one
+/// connection: a probe is answered.
+#[tokio::test]
+async fn slow_health_checks_leave_slots_for_a_probe() {
+    let service = Inference::start(stub_config(1_000, false)).await.expect("starts");
+    let channel = service.connect().await.expect("connects");
+    let mut slow = JoinSet::new();
+    for _ in 0..MAX_HEALTH_CHECKS {
+        let mut client = Grpc::new(channel.clone());
+        slow.spawn(async move {
+            client.ready().await.expect("is connected");
+            let path = http::uri::PathAndQuery::from_static("/grpc.health.v1.Health/Check");
+            let endless = Request::new(tokio_stream::pending::<HealthCheckRequest>());
+            let codec = ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
+            client.streaming(endless, path, codec).await.map(|_| ())
+        });
+    }
+    let first = slow.join_next().await.expect("one of them").expect("joins");
+    let refused = first.expect_err("beyond the share it is refused at once, before the others' time is over");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    let mut probe = HealthClient::new(service.connect().await.expect("connects"));
+    probe.check(HealthCheckRequest::default()).await.expect("is answered");
+    drop(slow);
     service.stop().await.expect("stops");
 }
 

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use e2e::link::{Condition, Link};
-use e2e::media::textured_jpeg;
+use e2e::media::{picture_folder, textured_jpeg};
 use e2e::pair::{Inference, Running, ingest_config, stub_config};
 use e2e::wait::{answered, until};
 use flatframe_shared::frame::{CameraState, PictureSize};
@@ -22,17 +22,6 @@ const RECOVERY: Duration = Duration::from_secs(10);
 /// Of 50 frames/s: stalled would be 0, and a busy machine takes some.
 const LEAST_RATE: f64 = 35.0;
 
-/// A folder of pictures to loop over; keep the handle.
-fn pictures() -> (tempfile::TempDir, String) {
-    let folder = tempfile::tempdir().expect("a folder");
-    for number in 0..8 {
-        let path = folder.path().join(format!("{number}.jpg"));
-        std::fs::write(path, textured_jpeg(SIZE, number)).expect("written");
-    }
-    let source = format!("file:{}", folder.path().display());
-    (folder, source)
-}
-
 fn analyzed(camera: &CameraView) -> u64 {
     camera.counts().answered(Outcome::Analyzed)
 }
@@ -47,7 +36,7 @@ async fn wait_analyzed(camera: &CameraView, more: u64) -> Duration {
 async fn a_cut_wire_loses_what_was_on_it_and_no_more() {
     let service = Inference::start(stub_config(2_000, false)).await.expect("starts");
     let link = Link::start(service.address).await.expect("a wire");
-    let (_folder, source) = pictures();
+    let (_folder, source) = picture_folder(SIZE).expect("a folder");
     let camera = CameraConfig { fps: 100.0, ..CameraConfig::new("cam", &source) };
     let ingest = Running::start(ingest_config(&link.url(), vec![camera])).await.expect("starts");
     let camera = ingest.cameras[0].clone();
@@ -70,7 +59,7 @@ async fn a_cut_wire_loses_what_was_on_it_and_no_more() {
 async fn a_frozen_wire_is_cut_and_disturbs_nobody_else() {
     let service = Inference::start(stub_config(2_000, false)).await.expect("starts");
     let link = Link::start(service.address).await.expect("a wire");
-    let (_folder, source) = pictures();
+    let (_folder, source) = picture_folder(SIZE).expect("a folder");
     let camera = |id: &str| CameraConfig { fps: 50.0, ..CameraConfig::new(id, &source) };
     let frozen = Running::start(ingest_config(&link.url(), vec![camera("frozen")])).await.expect("starts");
     let free = Running::start(ingest_config(&service.url(), vec![camera("free")])).await.expect("starts");
@@ -106,7 +95,7 @@ async fn a_slow_wire_gives_no_stale_answers() {
     let service = Inference::start(stub_config(2_000, false)).await.expect("starts");
     let link = Link::start(service.address).await.expect("a wire");
     link.set(Condition { delay: Duration::from_millis(100), frozen: false });
-    let (_folder, source) = pictures();
+    let (_folder, source) = picture_folder(SIZE).expect("a folder");
     let camera = CameraConfig { fps: 50.0, ttl_ms: 800, ..CameraConfig::new("far", &source) };
     let ingest = Running::start(ingest_config(&link.url(), vec![camera])).await.expect("starts");
     wait_analyzed(&ingest.cameras[0], 40).await;
@@ -144,7 +133,7 @@ async fn falls_silent(pictures: usize) -> (String, tokio::task::JoinHandle<()>) 
 async fn a_stalled_camera_is_seen_as_such_and_disturbs_nobody_else() {
     let service = Inference::start(stub_config(2_000, false)).await.expect("starts");
     let (silent_source, silent) = falls_silent(3).await;
-    let (_folder, source) = pictures();
+    let (_folder, source) = picture_folder(SIZE).expect("a folder");
     let cameras = vec![
         CameraConfig { fps: 50.0, ..CameraConfig::new("good", &source) },
         CameraConfig { fps: 50.0, no_picture_ms: 3000, ..CameraConfig::new("silent", &silent_source) },
@@ -175,7 +164,7 @@ async fn a_stalled_camera_is_seen_as_such_and_disturbs_nobody_else() {
 
 #[tokio::test]
 async fn a_server_that_stops_in_order_loses_nothing() {
-    let (_folder, source) = pictures();
+    let (_folder, source) = picture_folder(SIZE).expect("a folder");
     let first = Inference::start(stub_config(2_000, false)).await.expect("starts");
     let camera = CameraConfig { fps: 50.0, ..CameraConfig::new("cam", &source) };
     let ingest = Running::start(ingest_config(&first.url(), vec![camera])).await.expect("starts");

@@ -17,7 +17,9 @@ use crate::intake::schedule::QueueId;
 use crate::people::count::{Counts, Moment};
 use crate::people::incidents::IncidentKind;
 use crate::people::picture::PictureState;
-use crate::people::{People, Seen};
+use crate::people::{CarriedPeople, People, Seen};
+use crate::replicas::directory::SILENCE;
+use crate::replicas::handover::TakenOver;
 use crate::results::record::ResultRecord;
 use crate::vision::Analysis;
 
@@ -179,7 +181,7 @@ impl Camera {
     }
 
     /// Since when it has no stream; `None` while it has one.
-    pub(super) fn offline_since(&self) -> Option<Instant> {
+    pub fn offline_since(&self) -> Option<Instant> {
         let record = lock(&self.state);
         record.stream.is_none().then_some(record.offline_since)
     }
@@ -252,6 +254,30 @@ impl Camera {
     /// Ends the tracks that were lost by `now`.
     pub fn expire(&self, now: Instant) {
         lock(&self.scene).people.expire(now);
+    }
+
+    /// Who is there and what was counted, for another replica.
+    pub fn carry(&self, now: Instant) -> CarriedPeople {
+        lock(&self.scene).people.carry(now)
+    }
+
+    /// Goes on with what another replica left behind; to be called before the
+    /// first frame of a stream. `was_just_here`: this one served it until now.
+    pub fn take_over(&self, taken: &TakenOver, was_just_here: bool) {
+        let people = &mut lock(&self.scene).people;
+        match taken {
+            TakenOver::People { people: left, gap, is_certain } => {
+                people.adopt(left, *gap, clock::now(), *is_certain);
+            }
+            TakenOver::Unknown(_) if !was_just_here => people.doubt(),
+            TakenOver::Nothing | TakenOver::Unknown(_) => {}
+        }
+    }
+
+    /// Whether the sender of `session` streamed here until shortly before.
+    pub fn was_just_here(&self, session: SessionId) -> bool {
+        let record = lock(&self.state);
+        record.hello.session == session && record.last_frame.is_some_and(|at| clock::now().duration_since(at) < SILENCE)
     }
 
     /// Sets the occupancy of a line; `false` when it has none of that name.

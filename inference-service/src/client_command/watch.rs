@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use flatframe_shared::backoff::Backoff;
 use flatframe_shared::r#gen::v1;
+use flatframe_shared::r#gen::v1::Elsewhere;
 use flatframe_shared::r#gen::v1::result_service_client::ResultServiceClient;
 use flatframe_shared::r#gen::v1::watch_response::Message;
 use serde_json::json;
@@ -84,6 +85,16 @@ async fn watch(
                     writeln!(out, "missed {} results", gap.missed)?;
                 }
                 place.position = Some(gap.last_missed_position);
+            }
+            Some(Message::Elsewhere(elsewhere)) => {
+                let Elsewhere { is_heard, detail } = elsewhere;
+                if args.server.json {
+                    writeln!(out, "{}", json!({ "other_replicas_heard": is_heard, "detail": detail }))?;
+                } else if is_heard {
+                    writeln!(out, "the other replicas are heard again")?;
+                } else {
+                    writeln!(out, "the other replicas are not heard: {}", printable(&detail))?;
+                }
             }
             // Of a newer server.
             None => {}

@@ -22,6 +22,8 @@ pub struct Known {
     counters: HashMap<String, u16>,
     /// Last result of a camera.
     newest: HashMap<CameraNumber, Key>,
+    /// Capture of the newest late result of a camera, us.
+    late: HashMap<CameraNumber, i64>,
     /// Oldest rows.
     pub ages: Ages,
     /// Rows of incidents.
@@ -50,6 +52,11 @@ impl Known {
         while let Some(row) = rows.next()? {
             known.counters.insert(row.get(1)?, row.get(0)?);
         }
+        let mut statement = connection.prepare("SELECT id, newest_us FROM late")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            known.late.insert(row.get(0)?, row.get(1)?);
+        }
         known.ages = Ages::unknown(known.numbers.iter().copied());
         let incidents: u32 = connection.query_row("SELECT count(*) FROM incidents", [], |row| row.get(0))?;
         known.incidents = incidents as usize;
@@ -76,6 +83,8 @@ impl Known {
     pub fn forget_one(&mut self, connection: &Connection) -> rusqlite::Result<bool> {
         let Some(&number) = self.numbers.iter().find(|&&number| !self.ages.knows(number)) else { return Ok(false) };
         connection.prepare_cached("DELETE FROM cameras WHERE id = ?")?.execute([number])?;
+        connection.prepare_cached("DELETE FROM late WHERE id = ?")?.execute([number])?;
+        self.late.remove(&number);
         self.numbers.remove(&number);
         self.cameras.retain(|_, other| *other != number);
         self.newest.remove(&number);
@@ -120,8 +129,15 @@ impl Known {
         };
         let Some(number) = self.camera(connection, camera)? else { return Ok(Err(DropReason::NoRoom)) };
         match record {
-            Record::Result { at_unix_ms, position, body, .. } => {
-                self.insert_result(connection, number, *at_unix_ms, *position, body)
+            Record::Result { at_unix_ms, position, late_us, body, .. } => {
+                if late_us.is_some_and(|late_us| self.late.get(&number).is_some_and(|newest| late_us <= *newest)) {
+                    return Ok(Err(DropReason::Known));
+                }
+                let written = self.insert_result(connection, number, *at_unix_ms, *position, body)?;
+                if let (Some(late_us), Ok(())) = (late_us, written) {
+                    self.insert_late(connection, number, *late_us)?;
+                }
+                Ok(written)
             }
             Record::Count { at_unix_s, counter, change, .. } => {
                 let Some(counter) = self.counter(connection, counter)? else { return Ok(Err(DropReason::NoRoom)) };
@@ -166,6 +182,18 @@ impl Known {
         self.newest.insert(camera, newest.map_or(key, |newest| newest.max(key)));
         self.ages.note(Table::Results, camera, at_ms);
         Ok(Ok(()))
+    }
+
+    /// In the transaction of the result: either both are there or none.
+    fn insert_late(&mut self, connection: &Connection, camera: CameraNumber, late_us: i64) -> rusqlite::Result<()> {
+        connection
+            .prepare_cached(
+                "INSERT INTO late(id, newest_us) VALUES(?, ?)
+                 ON CONFLICT(id) DO UPDATE SET newest_us = excluded.newest_us",
+            )?
+            .execute(params![camera, late_us])?;
+        self.late.insert(camera, late_us);
+        Ok(())
     }
 
     fn insert_count(

@@ -11,7 +11,9 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
 use super::lock::{Lock, LockError};
-use super::schema::{APPLICATION_ID, OBJECTS, PAGE_BYTES, Table, VERSION, connect, create, pragma, prepare_writer};
+use super::schema::{
+    APPLICATION_ID, OBJECTS, PAGE_BYTES, Table, VERSION, connect, create, pragma, prepare_writer, update,
+};
 
 /// Why the store cannot be used. Every text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -172,7 +174,13 @@ fn open_checked(file: &Path) -> Result<Connection, Fault> {
         return Err(Fault::Refused(OpenError::Newer { file: file.into(), found: version }));
     }
     let damaged = |found: String| Err(Fault::Refused(OpenError::Damaged { file: file.into(), found }));
-    if let Some(name) = missing_object(&connection)? {
+    let mut missing = missing_object(&connection)?;
+    if version == 1 && missing == Some("late") {
+        // A file of the first layout, with all that belongs to it.
+        update(&mut connection)?;
+        missing = missing_object(&connection)?;
+    }
+    if let Some(name) = missing {
         return damaged(format!("{name} is missing or not as it should be"));
     }
     prepare_writer(&connection)?;
@@ -204,7 +212,7 @@ pub fn missing_object(connection: &Connection) -> rusqlite::Result<Option<&'stat
 fn read_ends(connection: &Connection) -> rusqlite::Result<()> {
     let keyed = Table::ALL.map(|table| (table.name(), "key"));
     for (table, key) in
-        keyed.into_iter().chain(["cameras", "counters", "horizons", "incidents"].map(|table| (table, "id")))
+        keyed.into_iter().chain(["cameras", "counters", "horizons", "incidents", "late"].map(|table| (table, "id")))
     {
         for order in ["ASC", "DESC"] {
             let sql = format!("SELECT * FROM {table} ORDER BY {key} {order} LIMIT 1");

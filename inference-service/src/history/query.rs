@@ -212,6 +212,17 @@ pub(super) fn results(connection: &Connection, query: &ResultQuery<'_>) -> Resul
     Ok(page)
 }
 
+/// Capture of the newest late result of a camera, us since the Unix epoch,
+/// whether it is still kept or not.
+pub(super) fn newest_late(connection: &Connection, camera: &CameraId) -> Result<Option<i64>, Failure> {
+    let Some(camera) = camera_number(connection, camera)? else { return Ok(None) };
+    let newest = connection
+        .prepare_cached("SELECT newest_us FROM late WHERE id = ?")?
+        .query_row([camera], |row| row.get(0))
+        .optional()?;
+    Ok(newest)
+}
+
 pub(super) fn incidents(connection: &Connection, query: &IncidentQuery<'_>) -> Result<Vec<Incident>, Failure> {
     let mut statement = connection.prepare_cached(
         "SELECT id, camera, kind, detail, opened_ms, resolved_ms FROM incidents

@@ -182,7 +182,7 @@ mod tests {
 
     fn result(bytes: usize) -> Record {
         let camera = CameraId::parse("a").expect("valid");
-        Record::Result { camera, at_unix_ms: 0, position: 0, body: Bytes::from(vec![0; bytes]) }
+        Record::Result { camera, at_unix_ms: 0, position: 0, late_us: None, body: Bytes::from(vec![0; bytes]) }
     }
 
     fn count() -> Record {

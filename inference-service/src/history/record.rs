@@ -14,6 +14,9 @@ pub const MAX_COUNTER_BYTES: usize = 96;
 pub const MAX_KIND_BYTES: usize = 64;
 /// Longest detail of an incident, bytes; more is cut off.
 pub const MAX_DETAIL_BYTES: usize = 512;
+/// Late results are of times after this (2017), us since the Unix epoch: no
+/// frame was ever kept before.
+pub const OLDEST_LATE_US: i64 = 1_500_000_000_000_000;
 /// Longest covered span of one record, seconds.
 pub const MAX_COVERED_S: i64 = 3_600;
 
@@ -28,6 +31,10 @@ pub enum Record {
         at_unix_ms: i64,
         /// Its position in the live stream of results.
         position: u64,
+        /// Of a late frame, when it was captured, us since the Unix epoch: it
+        /// must be newer than all late results of the camera so far. `None`: a
+        /// live one.
+        late_us: Option<i64>,
         /// The encoded result, at most [`MAX_BODY_BYTES`]; the store does not look into it.
         body: Bytes,
     },
@@ -141,8 +148,11 @@ impl Record {
         let fits_s = |at_s: i64| at_s.checked_mul(1000).is_some_and(fits);
         let name = |text: &str, max| !text.is_empty() && text.len() <= max && !text.chars().any(char::is_control);
         let good = match &mut self {
-            Self::Result { at_unix_ms, position, body, .. } => {
-                fits(*at_unix_ms) && body.len() <= MAX_BODY_BYTES && i64::try_from(*position).is_ok()
+            Self::Result { at_unix_ms, position, late_us, body, .. } => {
+                late_us.is_none_or(|late_us| late_us > OLDEST_LATE_US && fits(late_us / 1000))
+                    && fits(*at_unix_ms)
+                    && body.len() <= MAX_BODY_BYTES
+                    && i64::try_from(*position).is_ok()
             }
             Self::Count { at_unix_s, counter, .. } => {
                 counter.shrink_to_fit();

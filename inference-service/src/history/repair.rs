@@ -23,7 +23,7 @@ use super::schema::{APPLICATION_ID, PAGE_BYTES, VERSION, connect, create, pragma
 /// Most findings that are listed.
 const MAX_FINDINGS: usize = 100;
 /// Tables with their columns, key first.
-const TABLES: [(&str, &str); 10] = [
+const TABLES: [(&str, &str); 11] = [
     ("cameras", "id, name"),
     ("counters", "id, name"),
     ("horizons", "id, from_ms"),
@@ -34,6 +34,7 @@ const TABLES: [(&str, &str); 10] = [
     ("counts_hour", "key, female, male, unknown"),
     ("coverage_minute", "key, seconds"),
     ("coverage_hour", "key, seconds"),
+    ("late", "id, newest_us"),
 ];
 
 /// What a look through a store found.

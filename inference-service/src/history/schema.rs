@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 /// "Flat" in the header of the file: it is ours.
 pub const APPLICATION_ID: i32 = 0x466C_6174;
 /// Layout of the tables; a newer one is refused.
-pub const VERSION: i32 = 1;
+pub const VERSION: i32 = 2;
 /// Bytes of a page.
 pub const PAGE_BYTES: u64 = 4096;
 /// Page cache of the writer, KiB.
@@ -86,7 +86,7 @@ impl Table {
 
 /// Every object of the file, by name, in the order of creation: `repair` relies
 /// on the same order giving the same root pages.
-pub const OBJECTS: [(&str, &str); 11] = [
+pub const OBJECTS: [(&str, &str); 12] = [
     ("cameras", "CREATE TABLE cameras(id INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT"),
     ("counters", "CREATE TABLE counters(id INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT"),
     ("horizons", "CREATE TABLE horizons(id INTEGER PRIMARY KEY, from_ms INTEGER NOT NULL) STRICT"),
@@ -114,7 +114,16 @@ pub const OBJECTS: [(&str, &str); 11] = [
     ),
     ("coverage_minute", "CREATE TABLE coverage_minute(key INTEGER PRIMARY KEY, seconds INTEGER NOT NULL) STRICT"),
     ("coverage_hour", "CREATE TABLE coverage_hour(key INTEGER PRIMARY KEY, seconds INTEGER NOT NULL) STRICT"),
+    // The newest late result of a camera, which may be pruned already. A row
+    // that a repair reads from a wrong page is no row: it fails the check.
+    (
+        "late",
+        "CREATE TABLE late(id INTEGER PRIMARY KEY CHECK(id < 4096), \
+         newest_us INTEGER NOT NULL CHECK(newest_us > 1500000000000000)) STRICT",
+    ),
 ];
+/// Objects of the first layout: the others are made when a file of it is opened.
+const FIRST_OBJECTS: usize = 11;
 
 /// Opens a file without changing it: closing it leaves the log alone too.
 pub fn connect(file: &Path) -> rusqlite::Result<Connection> {
@@ -162,6 +171,16 @@ pub fn create(connection: &mut Connection) -> rusqlite::Result<()> {
         transaction.execute_batch(sql)?;
     }
     transaction.execute_batch(&format!("PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={VERSION}"))?;
+    transaction.commit()
+}
+
+/// Brings a whole file of the first layout to this one.
+pub fn update(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    for (_, sql) in &OBJECTS[FIRST_OBJECTS..] {
+        transaction.execute_batch(sql)?;
+    }
+    transaction.execute_batch(&format!("PRAGMA user_version={VERSION}"))?;
     transaction.commit()
 }
 

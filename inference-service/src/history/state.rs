@@ -17,6 +17,8 @@ pub enum DropReason {
     Invalid,
     /// It is older than what is kept.
     TooOld,
+    /// A late result that is not newer than one that is there.
+    Known,
     /// There are too many cameras, counters, or results within one millisecond.
     NoRoom,
     /// Writing is paused ([`Pause`]).
@@ -29,8 +31,16 @@ pub enum DropReason {
 
 impl DropReason {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::QueueFull, Self::Invalid, Self::TooOld, Self::NoRoom, Self::Paused, Self::Failed, Self::Closed];
+    pub const ALL: [Self; 8] = [
+        Self::QueueFull,
+        Self::Invalid,
+        Self::TooOld,
+        Self::Known,
+        Self::NoRoom,
+        Self::Paused,
+        Self::Failed,
+        Self::Closed,
+    ];
 
     /// In one word, as used in metrics.
     pub fn as_str(self) -> &'static str {
@@ -38,6 +48,7 @@ impl DropReason {
             Self::QueueFull => "queue_full",
             Self::Invalid => "invalid",
             Self::TooOld => "too_old",
+            Self::Known => "known",
             Self::NoRoom => "no_room",
             Self::Paused => "paused",
             Self::Failed => "failed",

@@ -235,11 +235,15 @@ impl Store {
         for record in batch {
             let row_bytes = ROW_PAGES * PAGE_BYTES;
             bytes += match record {
-                Record::Result { camera, at_unix_ms, body, .. } => {
+                Record::Result { camera, at_unix_ms, body, late_us, .. } => {
                     // Later than all before it: it goes where the last one went.
                     let first = touched.insert((RecordKind::Result, camera, 0));
                     let appended = !first && self.known.appends(camera, *at_unix_ms);
-                    2 * (body.len() as u64 + ROW_BYTES) + if appended { 0 } else { row_bytes }
+                    // All marks of late results lie in a few pages.
+                    let marked = late_us.is_some() && touched.insert((RecordKind::Result, camera, 1));
+                    2 * (body.len() as u64 + ROW_BYTES)
+                        + if appended { 0 } else { row_bytes }
+                        + if marked { row_bytes } else { 0 }
                 }
                 Record::Count { camera, at_unix_s, .. } => {
                     let places = (0..).zip(apart).map(|(level, apart)| at_unix_s / apart * 3 + level);

@@ -14,6 +14,7 @@ use super::*;
 
 mod bounds;
 mod faults;
+mod late;
 mod rollups;
 mod round_trip;
 
@@ -26,7 +27,7 @@ fn camera(name: &str) -> CameraId {
 }
 
 fn result(name: &str, at_unix_ms: i64, position: u64, body: &[u8]) -> Record {
-    Record::Result { camera: camera(name), at_unix_ms, position, body: Bytes::copy_from_slice(body) }
+    Record::Result { camera: camera(name), at_unix_ms, position, late_us: None, body: Bytes::copy_from_slice(body) }
 }
 
 fn count(name: &str, at_unix_s: i64, counter: &str, [female, male, unknown]: [i32; 3]) -> Record {

@@ -3,16 +3,18 @@
 //! sends too many, costs no more than its slot. Streams of cameras are bounded
 //! by credits instead.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use flatframe_shared::clock;
 use flatframe_shared::error::ErrorKind;
-use flatframe_shared::serve::KeptUntilTaken;
+use flatframe_shared::serve::{Connection, KeptUntilTaken};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
@@ -35,6 +37,7 @@ pub struct CallDeadline(pub Instant);
 #[derive(Debug, Clone)]
 pub struct CallSlot {
     _permit: Arc<OwnedSemaphorePermit>,
+    _share: Option<Arc<Taken>>,
 }
 
 /// A fixed number of slots.
@@ -44,12 +47,21 @@ pub struct Slots {
     count: usize,
     /// The configuration key that raises it, or what else it is.
     limit: &'static str,
+    /// What one connection may take of them; `None`: all.
+    share: Option<Share>,
 }
 
 impl Slots {
     /// `count` slots; `limit` names the number for a person.
     pub fn new(count: usize, limit: &'static str) -> Self {
-        Self { permits: Arc::new(Semaphore::new(count)), count, limit }
+        Self { permits: Arc::new(Semaphore::new(count)), count, limit, share: None }
+    }
+
+    /// At most `max` of them for the calls of one connection, so that one cannot
+    /// keep out all others.
+    pub fn with_share(mut self, max: usize) -> Self {
+        self.share = Some(Share { max, by_peer: Arc::default() });
+        self
     }
 
     /// How many there are.
@@ -62,13 +74,62 @@ impl Slots {
         self.count - self.permits.available_permits()
     }
 
-    fn take(&self) -> Result<CallSlot, tonic::Status> {
-        let permit = self.permits.clone().try_acquire_owned().map_err(|_| {
-            let message = format!("as many calls as allowed are waiting or unread ({})", self.limit);
+    /// One for a call on the connection of `peer`, where that is known.
+    fn take(&self, peer: Option<SocketAddr>) -> Result<CallSlot, tonic::Status> {
+        let refused = |whose: &str| {
+            let message = format!("as many calls{whose} as allowed are waiting or unread ({})", self.limit);
             ErrorKind::Exhausted { retry_after: Duration::from_secs(1) }.status(message)
-        })?;
-        Ok(CallSlot { _permit: Arc::new(permit) })
+        };
+        let share = match (&self.share, peer) {
+            (Some(share), Some(peer)) => Some(share.take(peer).ok_or_else(|| refused(" of one connection"))?),
+            _ => None,
+        };
+        let permit = self.permits.clone().try_acquire_owned().map_err(|_| refused(""))?;
+        Ok(CallSlot { _permit: Arc::new(permit), _share: share.map(Arc::new) })
     }
+}
+
+/// How much each connection has taken, where that is bounded. By the peer's
+/// address with its port: cameras behind one address have a connection each.
+#[derive(Debug, Clone)]
+struct Share {
+    max: usize,
+    /// No more entries than slots: one leaves with its last call.
+    by_peer: Arc<Mutex<HashMap<SocketAddr, usize>>>,
+}
+
+impl Share {
+    fn take(&self, peer: SocketAddr) -> Option<Taken> {
+        let mut by_peer = counted(&self.by_peer);
+        let taken = by_peer.get(&peer).copied().unwrap_or(0);
+        (taken < self.max).then(|| {
+            by_peer.insert(peer, taken + 1);
+            Taken { peer, by_peer: self.by_peer.clone() }
+        })
+    }
+}
+
+/// One call of a connection.
+#[derive(Debug)]
+struct Taken {
+    peer: SocketAddr,
+    by_peer: Arc<Mutex<HashMap<SocketAddr, usize>>>,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let mut by_peer = counted(&self.by_peer);
+        let left = by_peer.get(&self.peer).map_or(0, |taken| taken - 1);
+        if left == 0 {
+            by_peer.remove(&self.peer);
+        } else {
+            by_peer.insert(self.peer, left);
+        }
+    }
+}
+
+fn counted(by_peer: &Mutex<HashMap<SocketAddr, usize>>) -> MutexGuard<'_, HashMap<SocketAddr, usize>> {
+    by_peer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A service behind the admission.
@@ -133,7 +194,8 @@ where
         let allowed = asked.map_or(self.max, |asked| asked.min(self.max));
         let of_method = self.of_methods.iter().find(|(path, _)| request.uri().path() == *path);
         let slots = of_method.map(|(_, slots)| slots).or(self.slots.as_ref());
-        let slot = match slots.map(Slots::take).transpose() {
+        let peer = request.extensions().get::<Connection>().map(|connection| connection.peer);
+        let slot = match slots.map(|slots| slots.take(peer)).transpose() {
             Ok(slot) => slot,
             Err(status) => return refuse(status),
         };
@@ -215,6 +277,23 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_connection_takes_its_share_alone() {
+        let slots = Slots::new(3, "a limit").with_share(2);
+        let [one, other] = [1, 2].map(|port| Some(SocketAddr::from(([10, 0, 0, 1], port))));
+        let first = slots.take(one).expect("free");
+        let _second = slots.clone().take(one).expect("free");
+        let refused = slots.take(one).expect_err("has its share");
+        assert!(refused.message().contains("of one connection"), "{refused}");
+        let third = slots.take(other).expect("free for another");
+        assert_eq!(slots.taken(), 3);
+        assert!(!slots.take(other).expect_err("none is left").message().contains("of one connection"));
+        drop((first, third));
+        let _again = slots.take(one).expect("its share is free again");
+        let _another = slots.take(other).expect("free for another");
+        assert_eq!(slots.taken(), 3, "who was refused holds nothing");
+    }
 
     #[test]
     fn only_headers_that_are_read_are_kept() {

@@ -88,6 +88,11 @@ pub trait Reply: Send {
         false
     }
 
+    /// Whether the job waits only for time that nobody else wants.
+    fn is_late(&self) -> bool {
+        false
+    }
+
     /// A worker is about to take the job. Called in the order in which jobs
     /// leave the schedule.
     fn begin(&mut self) {}

@@ -19,6 +19,7 @@ use tonic::Status;
 
 use super::credits::{Credits, NoCredit, usable_window};
 use super::dispatch::Dispatch;
+use super::late::Late;
 use super::openings::Openings;
 use crate::cameras::{Camera, Cameras};
 use crate::config::Limits;
@@ -55,6 +56,8 @@ pub struct Intake {
     pub detector: Arc<str>,
     /// Name of the gender classifier; `None` when switched off.
     pub gender_model: Option<Arc<str>>,
+    /// What streams of late frames share.
+    pub late: Arc<Late>,
     /// Streams that have not said hello yet.
     pub openings: Arc<Openings>,
     /// One permit for each stream; a permit is the memory of its window.
@@ -141,6 +144,7 @@ impl StreamLink {
             window: limits.window,
             pace,
             software: flatframe_shared::SOFTWARE.into(),
+            late_after_unix_us: None,
         };
         self.send(v1::publish_response::Message::Welcome(convert::welcome_to_wire(&welcome)));
         self.grant();
@@ -175,12 +179,12 @@ impl StreamLink {
         self.send(v1::publish_response::Message::Pace(convert::pace_to_wire(pace)));
     }
 
-    /// Tells the camera that no more credits will come.
-    pub fn announce_drain(&self) {
+    /// Tells the camera that no more credits will come, and why.
+    pub fn announce_drain(&self, reason: &str) {
         self.close_credits();
         self.send(v1::publish_response::Message::Drain(v1::Drain {
             deadline_ms: convert::millis_u32(DRAIN_DEADLINE),
-            reason: "the service is stopping".into(),
+            reason: reason.into(),
         }));
     }
 

@@ -21,8 +21,10 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument, Span};
 
 use super::job::{Answer, Job};
-use super::link::{DRAIN_DEADLINE, Intake, StreamLink};
+use super::late;
+use super::link::{DRAIN_DEADLINE, Intake, Outbound, StreamLink};
 use super::reply::FrameReply;
+use crate::access::authority::Caller;
 use crate::cameras::{OpenError, Reported};
 
 /// A stream must say hello within this.
@@ -31,7 +33,12 @@ const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 /// less than the sender waits for its welcome.
 const TAKE_OVER_DEADLINE: Duration = Duration::from_secs(3);
 /// A stream that sends nothing for so long is ended; senders report every 5 s.
-const SILENCE_DEADLINE: Duration = Duration::from_secs(9);
+pub(super) const SILENCE_DEADLINE: Duration = Duration::from_secs(9);
+/// Why streams are drained at the end.
+const STOPPING: &str = "the service is stopping";
+/// By this share the age at which a stream is drained differs from the
+/// configured one, up or down.
+const AGE_JITTER: f64 = 0.2;
 /// At a drain that is over, answers still owed may take so long.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// When to try again for a stream.
@@ -39,13 +46,16 @@ const STREAM_RETRY: Duration = Duration::from_secs(5);
 /// When to try again for a frame that came without a credit.
 const NO_CREDIT_RETRY: Duration = Duration::from_secs(1);
 
+/// Messages to one sender.
+type Published = Pin<Box<dyn Stream<Item = Result<v1::PublishResponse, Status>> + Send>>;
+
 /// The service of cameras.
 #[derive(Clone)]
 pub struct FrameApi(pub Arc<Intake>);
 
 #[tonic::async_trait]
 impl v1::frame_service_server::FrameService for FrameApi {
-    type PublishStream = Pin<Box<dyn Stream<Item = Result<v1::PublishResponse, Status>> + Send>>;
+    type PublishStream = Published;
 
     async fn publish(
         &self,
@@ -54,6 +64,8 @@ impl v1::frame_service_server::FrameService for FrameApi {
         let intake = self.0.clone();
         let connection = request.extensions().get::<Connection>().cloned();
         let connection = connection.ok_or_else(|| ErrorKind::Internal.status("the connection is not known"))?;
+        let caller = request.extensions().get::<Caller>().cloned();
+        let caller = caller.ok_or_else(|| ErrorKind::Internal.status("the caller is not known"))?;
         let mut inbound = request.into_inner();
         if intake.shutdown.is_cancelled() {
             return Err(ErrorKind::Unavailable.status("the service is stopping: connect to another or try later"));
@@ -73,6 +85,14 @@ impl v1::frame_service_server::FrameService for FrameApi {
             hello = read_hello(&mut inbound) => hello?,
         };
         drop(opening);
+        caller.may_publish(&hello.camera)?;
+        if hello.late {
+            let (link, outbound) = late::stream::open(&intake, hello, connection).await?;
+            let span = tracing::info_span!("late", camera = %link.hello.camera);
+            let slot = link.slot();
+            intake.tasks.spawn(late::stream::run(link, inbound).instrument(span));
+            return Ok(answer_with(outbound, slot));
+        }
         let slot = slot(&intake, &hello).await.ok_or_else(|| {
             let max = intake.limits.max_streams;
             ErrorKind::Exhausted { retry_after: STREAM_RETRY }
@@ -80,7 +100,10 @@ impl v1::frame_service_server::FrameService for FrameApi {
         })?;
         let slot = Arc::new(slot);
         let pace = *lock(&intake.first_pace);
+        let taken = intake.archive.take_over(&hello).await;
+        let was_just_here = intake.cameras.get(&hello.camera).is_some_and(|camera| camera.was_just_here(hello.session));
         let opened = intake.cameras.open(&hello, pace, |camera| {
+            camera.take_over(&taken, was_just_here);
             let opened = StreamLink::new(intake.clone(), camera, hello.clone(), connection.clone(), slot.clone());
             // Before anyone else can send on it: the welcome comes first.
             opened.0.welcome(pace);
@@ -95,10 +118,15 @@ impl v1::frame_service_server::FrameService for FrameApi {
         })?;
         let span = tracing::info_span!("stream", camera = %hello.camera, peer = %connection.peer);
         intake.tasks.spawn(run(link, inbound).instrument(span));
-        let mut response: Response<Self::PublishStream> = Response::new(Box::pin(ReceiverStream::new(outbound)));
-        response.extensions_mut().insert(KeptUntilTaken::new(slot));
-        Ok(response)
+        Ok(answer_with(outbound, slot))
     }
+}
+
+/// What is sent to a sender; its slot stays taken until it has read it.
+fn answer_with(outbound: Outbound, slot: Arc<OwnedSemaphorePermit>) -> Response<Published> {
+    let mut response: Response<Published> = Response::new(Box::pin(ReceiverStream::new(outbound)));
+    response.extensions_mut().insert(KeptUntilTaken::new(slot));
+    response
 }
 
 /// A slot for the stream of `hello`. A sender that comes back needs no second
@@ -141,8 +169,8 @@ enum End {
     Replaced,
     /// Nothing came for too long.
     Silent,
-    /// The service stops.
-    Drained,
+    /// The service stops, or the stream was old; with the reason.
+    Drained(&'static str),
     /// The sender broke the protocol, or the transport failed.
     Broken(Status),
 }
@@ -152,20 +180,22 @@ async fn run(link: Arc<StreamLink>, mut inbound: Streaming<v1::PublishRequest>) 
     tracing::info!(software = link.hello.software, fps = link.hello.wanted_fps, "camera connected");
     let mut last = None;
     let mut draining = false;
-    let drained = tokio::time::sleep(Duration::MAX);
-    tokio::pin!(drained);
+    let mut drain_reason = STOPPING;
+    let (drained, old) = (tokio::time::sleep(Duration::MAX), tokio::time::sleep(longest_age(&link.intake)));
+    tokio::pin!(drained, old);
     let end = loop {
         let message = tokio::select! {
             biased;
             () = link.ended() => break End::Replaced,
             () = link.vanished() => break End::Vanished,
-            () = link.intake.shutdown.cancelled(), if !draining => {
+            reason = drain_reason_of(&link.intake, old.as_mut()), if !draining => {
                 draining = true;
-                link.announce_drain();
+                drain_reason = reason;
+                link.announce_drain(reason);
                 drained.as_mut().reset(tokio::time::Instant::now() + DRAIN_DEADLINE);
                 continue;
             }
-            () = drained.as_mut(), if draining => break End::Drained,
+            () = drained.as_mut(), if draining => break End::Drained(drain_reason),
             message = tokio::time::timeout(SILENCE_DEADLINE, inbound.message()) => message,
         };
         match message {
@@ -182,13 +212,33 @@ async fn run(link: Arc<StreamLink>, mut inbound: Streaming<v1::PublishRequest>) 
     link.close_credits();
     match end {
         End::Closed => link.all_answered(DRAIN_DEADLINE).await,
-        End::Drained => link.all_answered(LAST_ANSWERS).await,
+        End::Drained(_) => link.all_answered(LAST_ANSWERS).await,
         _ => {}
     }
     link.camera.close(&link);
+    // Before the stream ends: its sender goes elsewhere then.
+    link.intake.archive.hand_over(&link.camera).await;
     tracing::info!(end = ?end, "camera disconnected");
     if let Some(status) = last_words(end) {
         link.say_last(status);
+    }
+}
+
+/// After how long a stream is drained: drawn, so that streams which were opened
+/// together do not end together.
+fn longest_age(intake: &Intake) -> Duration {
+    match intake.limits.max_stream_age_s {
+        0 => Duration::MAX,
+        age_s => Duration::from_secs(age_s).mul_f64(1.0 - AGE_JITTER + 2.0 * AGE_JITTER * fastrand::f64()),
+    }
+}
+
+/// Waits until the stream is to be drained: why.
+async fn drain_reason_of(intake: &Intake, old: Pin<&mut tokio::time::Sleep>) -> &'static str {
+    tokio::select! {
+        biased;
+        () = intake.shutdown.cancelled() => STOPPING,
+        () = old => "the stream is old (limits.max_stream_age_s): open another",
     }
 }
 
@@ -196,7 +246,7 @@ async fn run(link: Arc<StreamLink>, mut inbound: Streaming<v1::PublishRequest>) 
 fn last_words(end: End) -> Option<Status> {
     match end {
         End::Closed | End::Vanished => None,
-        End::Drained => Some(ErrorKind::Unavailable.status("the service is stopping")),
+        End::Drained(reason) => Some(ErrorKind::Unavailable.status(reason)),
         End::Replaced => Some(ErrorKind::Aborted.status("the same session opened another stream for this camera")),
         End::Silent => Some(
             ErrorKind::DeadlineExceeded

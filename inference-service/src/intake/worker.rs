@@ -32,9 +32,13 @@ pub fn start(
 fn run(dispatch: &Dispatch, mut state: AnalyzerState, stages: &Stages) {
     while let Some(job) = dispatch.take() {
         let begun = clock::now();
-        stages.queued.record(begun.duration_since(job.arrived));
+        let is_late = job.reply.is_late();
+        if !is_late {
+            // How long a late frame waits says nothing of the load.
+            stages.queued.record(begun.duration_since(job.arrived));
+        }
         let result = job.span.in_scope(|| state.analyze(&job.jpeg, job.rotation));
-        dispatch.record(clock::now().duration_since(begun));
+        dispatch.record(clock::now().duration_since(begun), is_late);
         let answer = match result {
             Ok(analysis) => {
                 stages.decode.record(analysis.timings.decode);

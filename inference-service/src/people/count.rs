@@ -4,6 +4,8 @@
 //!
 //! Sees tracks, not pictures; keeps nothing of a track that ended.
 
+mod carry;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,9 +17,13 @@ use super::crossing::{Shape, Side};
 use super::track::{Ended, FaceTrack, FrameTracks, TrackId};
 use crate::vision::{Gender, Point};
 
+pub use self::carry::CarriedCounts;
+
 /// Name of the counter of visits in history; lines and zones have
 /// `NAME/entered` and `NAME/left`, which no visit counter is called.
 pub const VISITS: &str = "visits";
+/// Name of the counter of times when visits may be counted twice.
+pub const UNCERTAIN: &str = "uncertain";
 /// Crossings of one visit that follow when its gender becomes clear; of
 /// earlier ones the gender stays as it was.
 const MAX_ENTRIES: usize = 1 + 2 * MAX_CROSSINGS;
@@ -71,6 +77,9 @@ pub struct Counts {
     pub crossings: Vec<CrossingCounts>,
     /// Whether more faces were there at once than tracks are kept.
     pub truncated: bool,
+    /// Whether visits may be in here twice, or missing: another replica could
+    /// not hand them over.
+    pub uncertain: bool,
 }
 
 /// Counts of one line or zone.
@@ -96,6 +105,9 @@ pub struct Counter {
     now: ByGender,
     visits: ByGender,
     truncated: bool,
+    uncertain: bool,
+    /// It became so, and no frame told it yet.
+    is_uncertainty_new: bool,
     visits_counter: Arc<str>,
 }
 
@@ -124,6 +136,10 @@ struct Tracked {
 struct Entry {
     what: Counted,
     at_unix_s: i64,
+    /// Whether it is in the history of this replica. In that of another one the
+    /// gender stays as it was: a correction here would make less than none of
+    /// it, and one more.
+    is_here: bool,
 }
 
 /// A counter.
@@ -185,12 +201,18 @@ impl Counter {
             now: ByGender::default(),
             visits: ByGender::default(),
             truncated: false,
+            uncertain: false,
+            is_uncertainty_new: false,
             visits_counter: VISITS.into(),
         }
     }
 
     /// The tracks of a frame of `size`: adds what changed to `changes`.
     pub fn frame(&mut self, moment: Moment, size: PictureSize, found: &FrameTracks, changes: &mut Vec<CountChange>) {
+        if std::mem::take(&mut self.is_uncertainty_new) {
+            let change = ByGender { unknown: 1, ..ByGender::default() };
+            changes.push(CountChange { counter: UNCERTAIN.into(), at_unix_s: moment.unix_s(), change });
+        }
         self.ended(&found.ended);
         self.truncated |= found.truncated;
         for track in found.faces.iter().flatten() {
@@ -221,6 +243,11 @@ impl Counter {
         line.map(|line| line.counts.occupancy = occupancy).is_some()
     }
 
+    /// Visits of now may be counted twice.
+    pub fn doubt(&mut self) {
+        (self.uncertain, self.is_uncertainty_new) = (true, true);
+    }
+
     /// The counts at this instant.
     pub fn counts(&self) -> Counts {
         Counts {
@@ -228,6 +255,7 @@ impl Counter {
             visits: self.visits,
             crossings: self.places.iter().map(|place| place.counts.clone()).collect(),
             truncated: self.truncated,
+            uncertain: self.uncertain,
         }
     }
 
@@ -297,10 +325,11 @@ impl Counter {
             // The visit itself stays first: its gender is what most ask for.
             tracked.entries.remove(1);
         }
-        tracked.entries.push(Entry { what, at_unix_s });
+        let entry = Entry { what, at_unix_s, is_here: true };
+        tracked.entries.push(entry);
         let mut change = ByGender::default();
         change.add(tracked.gender, 1);
-        self.apply(what, at_unix_s, change, changes);
+        self.apply(entry, change, changes);
     }
 
     /// The track's gender is another: so is that of what it was counted for.
@@ -311,13 +340,13 @@ impl Counter {
         self.now.add(tracked.gender, -1);
         self.now.add(gender, 1);
         tracked.gender = gender;
-        for Entry { what, at_unix_s } in tracked.entries.clone() {
-            self.apply(what, at_unix_s, change, changes);
+        for entry in tracked.entries.clone() {
+            self.apply(entry, change, changes);
         }
     }
 
-    fn apply(&mut self, what: Counted, at_unix_s: i64, change: ByGender, changes: &mut Vec<CountChange>) {
-        let (counts, counter) = match what {
+    fn apply(&mut self, entry: Entry, change: ByGender, changes: &mut Vec<CountChange>) {
+        let (counts, counter) = match entry.what {
             Counted::Visit => (&mut self.visits, &self.visits_counter),
             Counted::Entered(place) => {
                 let place = &mut self.places[place];
@@ -331,7 +360,9 @@ impl Counter {
         counts.female += change.female;
         counts.male += change.male;
         counts.unknown += change.unknown;
-        changes.push(CountChange { counter: counter.clone(), at_unix_s, change });
+        if entry.is_here {
+            changes.push(CountChange { counter: counter.clone(), at_unix_s: entry.at_unix_s, change });
+        }
     }
 }
 

@@ -33,9 +33,12 @@ use super::vote::GenderVote;
 use crate::vision::{Face, Gender, Point};
 
 mod assign;
+pub(super) mod carry;
 mod followed;
 mod motion;
 mod sight;
+
+pub use carry::CarriedTracks;
 
 use assign::Assignment;
 use followed::{Track, face_track};

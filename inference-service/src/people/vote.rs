@@ -21,6 +21,9 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
+use super::track::carry::age_us;
 use crate::vision::{Gender, GenderEstimate, Point};
 
 /// Correlation of estimates of one face; the vote ends at `1 / RHO` times the
@@ -82,7 +85,38 @@ impl Default for GenderVote {
     }
 }
 
+/// A vote on its way to another replica.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CarriedVote {
+    weight: f64,
+    sum: f64,
+    last_us: Option<u64>,
+    /// Named female, or male; absent: neither.
+    female: Option<bool>,
+}
+
 impl GenderVote {
+    /// It as it is `now`.
+    pub fn carry(&self, now: Instant) -> CarriedVote {
+        let female = match self.named {
+            Gender::Female => Some(true),
+            Gender::Male => Some(false),
+            Gender::Unknown => None,
+        };
+        CarriedVote { weight: self.weight, sum: self.sum, last_us: self.last.map(|last| age_us(last, now)), female }
+    }
+
+    /// One that another held at `then`; without a sound weight nothing was said
+    /// yet.
+    pub fn adopt(carried: CarriedVote, then: Instant) -> Self {
+        let CarriedVote { weight, sum, last_us, female } = carried;
+        if !(weight.is_finite() && weight >= 0.0 && sum.is_finite()) {
+            return Self::default();
+        }
+        let named = female.map_or(Gender::Unknown, |female| if female { Gender::Female } else { Gender::Male });
+        Self { weight, sum, last: last_us.and_then(|age| then.checked_sub(Duration::from_micros(age))), named }
+    }
+
     /// Counts an estimate of the given [`quality`]. A gender is named from
     /// `min_probability` on, above 0.5 and below 1.
     pub fn add(&mut self, at: Instant, estimate: GenderEstimate, quality: f32, min_probability: f32) {

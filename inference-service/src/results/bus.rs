@@ -12,7 +12,7 @@ use flatframe_shared::frame::CameraId;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::record::{Position, ResultRecord};
+use super::record::{ElsewhereResult, Position, ResultRecord};
 
 /// Limits of the bus.
 #[derive(Debug, Clone, Copy)]
@@ -35,12 +35,14 @@ pub struct Bus {
     state: Mutex<State>,
     cut: AtomicU64,
     missed: AtomicU64,
+    elsewhere: AtomicU64,
+    unheard: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     last: u64,
-    ring: VecDeque<Arc<ResultRecord>>,
+    ring: VecDeque<Item>,
     subscribers: Vec<Arc<Inbox>>,
 }
 
@@ -56,10 +58,46 @@ struct Inbox {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    queue: VecDeque<Arc<ResultRecord>>,
+    queue: VecDeque<Item>,
     missed: u64,
     last_missed: u64,
     full_since: Option<Instant>,
+}
+
+/// One place in the sequence.
+#[derive(Debug, Clone)]
+enum Item {
+    Here(Arc<ResultRecord>),
+    Elsewhere(Arc<ElsewhereResult>),
+    /// So many results of other replicas that this one never had.
+    Missed {
+        missed: u64,
+        last: Position,
+    },
+}
+
+impl Item {
+    fn position(&self) -> Position {
+        match self {
+            Self::Here(record) => record.position,
+            Self::Elsewhere(result) => result.position,
+            Self::Missed { last, .. } => *last,
+        }
+    }
+
+    /// How many results are missed when it is.
+    fn results(&self) -> u64 {
+        if let Self::Missed { missed, .. } = self { *missed } else { 1 }
+    }
+
+    /// `None`: of any camera.
+    fn camera(&self) -> Option<&CameraId> {
+        match self {
+            Self::Here(record) => Some(&record.camera),
+            Self::Elsewhere(result) => Some(&result.camera),
+            Self::Missed { .. } => None,
+        }
+    }
 }
 
 /// What a subscriber takes.
@@ -67,6 +105,8 @@ struct Waiting {
 pub enum Taken {
     /// The next result.
     Result(Arc<ResultRecord>),
+    /// The next result, of another replica.
+    Elsewhere(Arc<ElsewhereResult>),
     /// Results that are gone.
     Gap {
         /// How many.
@@ -86,7 +126,14 @@ pub struct Full {
 impl Bus {
     /// A bus without subscribers.
     pub fn new(limits: BusLimits) -> Self {
-        Self { limits, state: Mutex::default(), cut: AtomicU64::new(0), missed: AtomicU64::new(0) }
+        Self {
+            limits,
+            state: Mutex::default(),
+            cut: AtomicU64::new(0),
+            missed: AtomicU64::new(0),
+            elsewhere: AtomicU64::new(0),
+            unheard: AtomicU64::new(0),
+        }
     }
 
     /// Gives `record` its position and hands it to all who watch its camera.
@@ -95,20 +142,43 @@ impl Bus {
         state.last += 1;
         record.position = Position(state.last);
         let record = Arc::new(record);
+        self.hand_out(&mut state, Item::Here(record.clone()));
+        record
+    }
+
+    /// Gives a result of another replica its position and hands it to all who
+    /// watch its camera.
+    pub fn publish_elsewhere(&self, mut result: ElsewhereResult) {
+        let mut state = lock(&self.state);
+        state.last += 1;
+        result.position = Position(state.last);
+        self.elsewhere.fetch_add(1, Relaxed);
+        self.hand_out(&mut state, Item::Elsewhere(Arc::new(result)));
+    }
+
+    /// Tells all that `missed` results of other replicas never came here.
+    pub fn publish_missed(&self, missed: u64) {
+        let mut state = lock(&self.state);
+        state.last += missed;
+        let last = Position(state.last);
+        self.unheard.fetch_add(missed, Relaxed);
+        self.hand_out(&mut state, Item::Missed { missed, last });
+    }
+
+    fn hand_out(&self, state: &mut State, item: Item) {
         if state.ring.len() == self.limits.ring {
             state.ring.pop_front();
         }
         if self.limits.ring > 0 {
-            state.ring.push_back(record.clone());
+            state.ring.push_back(item.clone());
         }
         let now = clock::now();
-        state.subscribers.retain(|inbox| self.deliver(inbox, &record, now));
-        record
+        state.subscribers.retain(|inbox| self.deliver(inbox, &item, now));
     }
 
-    /// Puts `record` into one inbox; `false` when its subscriber is cut.
-    fn deliver(&self, inbox: &Inbox, record: &Arc<ResultRecord>, now: Instant) -> bool {
-        if !inbox.watches(&record.camera) {
+    /// Puts `item` into one inbox; `false` when its subscriber is cut.
+    fn deliver(&self, inbox: &Inbox, item: &Item, now: Instant) -> bool {
+        if !inbox.watches(item) {
             return true;
         }
         let mut waiting = lock(&inbox.waiting);
@@ -122,12 +192,11 @@ impl Bus {
                 return false;
             }
             if let Some(oldest) = waiting.queue.pop_front() {
-                waiting.missed += 1;
-                waiting.last_missed = oldest.position.0;
+                waiting.miss(&oldest);
                 self.missed.fetch_add(1, Relaxed);
             }
         }
-        waiting.queue.push_back(record.clone());
+        waiting.queue.push_back(item.clone());
         drop(waiting);
         inbox.arrived.notify_one();
         true
@@ -160,20 +229,20 @@ impl Bus {
     /// Fills `inbox` with what is still held after `after`, oldest first.
     fn resume(&self, state: &State, inbox: &Inbox, after: Position) {
         let mut waiting = lock(&inbox.waiting);
-        let first_held = state.ring.front().map_or(state.last + 1, |first| first.position.0);
+        // What others missed stands for several places, and is told again by itself.
+        let first_held = state.ring.front().map_or(state.last + 1, |first| first.position().0 - first.results() + 1);
         if after.0 < state.last && after.0 + 1 < first_held {
             waiting.missed = first_held - 1 - after.0;
             waiting.last_missed = first_held - 1;
             self.missed.fetch_add(waiting.missed, Relaxed);
         }
-        for record in state.ring.iter().filter(|record| record.position > after && inbox.watches(&record.camera)) {
+        for item in state.ring.iter().filter(|item| item.position() > after && inbox.watches(item)) {
             if waiting.queue.len() == self.limits.queue
                 && let Some(oldest) = waiting.queue.pop_front()
             {
-                waiting.missed += 1;
-                waiting.last_missed = oldest.position.0;
+                waiting.miss(&oldest);
             }
-            waiting.queue.push_back(record.clone());
+            waiting.queue.push_back(item.clone());
         }
         drop(waiting);
         inbox.arrived.notify_one();
@@ -194,9 +263,21 @@ impl Bus {
         lock(&self.state).ring.len()
     }
 
-    /// Results published since start.
+    /// Results published since start, of this replica.
     pub fn published(&self) -> u64 {
-        lock(&self.state).last
+        // Both others are counted under the same lock.
+        let state = lock(&self.state);
+        state.last - self.elsewhere() - self.unheard()
+    }
+
+    /// Results of other replicas handed out since start.
+    pub fn elsewhere(&self) -> u64 {
+        self.elsewhere.load(Relaxed)
+    }
+
+    /// Results of other replicas that never came here, since start.
+    pub fn unheard(&self) -> u64 {
+        self.unheard.load(Relaxed)
     }
 
     /// Subscribers cut since start because they stalled.
@@ -211,8 +292,17 @@ impl Bus {
 }
 
 impl Inbox {
-    fn watches(&self, camera: &CameraId) -> bool {
-        self.cameras.as_ref().is_none_or(|cameras| cameras.contains(camera))
+    fn watches(&self, item: &Item) -> bool {
+        let (Some(cameras), Some(camera)) = (&self.cameras, item.camera()) else { return true };
+        cameras.contains(camera)
+    }
+}
+
+impl Waiting {
+    /// `oldest` gives way.
+    fn miss(&mut self, oldest: &Item) {
+        self.missed += oldest.results();
+        self.last_missed = oldest.position().0;
     }
 }
 
@@ -242,7 +332,11 @@ impl Subscriber {
             let missed = std::mem::take(&mut waiting.missed);
             return Some(Taken::Gap { missed, last_missed: Position(waiting.last_missed) });
         }
-        waiting.queue.pop_front().map(Taken::Result)
+        waiting.queue.pop_front().map(|item| match item {
+            Item::Here(record) => Taken::Result(record),
+            Item::Elsewhere(result) => Taken::Elsewhere(result),
+            Item::Missed { missed, last } => Taken::Gap { missed, last_missed: last },
+        })
     }
 }
 
@@ -257,113 +351,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use flatframe_shared::frame::{FrameNumber, PictureSize, SessionId};
-
-    use super::*;
-    use crate::vision::Analysis;
-
-    fn bus(queue: usize, ring: usize) -> Arc<Bus> {
-        Arc::new(Bus::new(BusLimits { max_subscribers: 2, queue, ring, stall: Duration::ZERO }))
-    }
-
-    fn patient_bus(queue: usize, ring: usize) -> Arc<Bus> {
-        Arc::new(Bus::new(BusLimits { max_subscribers: 2, queue, ring, stall: Duration::from_secs(3600) }))
-    }
-
-    fn id(name: &str) -> CameraId {
-        CameraId::parse(name).expect("valid id")
-    }
-
-    fn record(camera: &str, number: u64) -> ResultRecord {
-        ResultRecord {
-            position: Position(0),
-            camera: id(camera),
-            session: SessionId(1),
-            number: FrameNumber(number),
-            captured_unix_us: 0,
-            captured: Instant::now(),
-            latency: Duration::ZERO,
-            analysis: Analysis {
-                size: PictureSize::new(4, 3),
-                faces: Vec::new(),
-                truncated: false,
-                timings: Default::default(),
-                look: None,
-            },
-            observed_unix_us: 0,
-            tracks: Vec::new(),
-            counts: Default::default(),
-            detector: "test".into(),
-            gender_model: None,
-        }
-    }
-
-    fn subscribe(bus: &Arc<Bus>, cameras: &[&str], after: Option<u64>) -> Subscriber {
-        let cameras = (!cameras.is_empty()).then(|| cameras.iter().map(|name| id(name)).collect());
-        bus.subscribe(cameras, after.map(Position), CancellationToken::new()).expect("room")
-    }
-
-    /// What waits, as frame numbers, and gaps as negative counts.
-    fn drain(subscriber: &mut Subscriber) -> Vec<i64> {
-        std::iter::from_fn(|| subscriber.take())
-            .map(|taken| match taken {
-                Taken::Result(record) => record.number.0 as i64,
-                Taken::Gap { missed, .. } => -(missed as i64),
-            })
-            .collect()
-    }
-
-    #[test]
-    fn only_the_watched_cameras() {
-        let bus = patient_bus(8, 0);
-        let (mut all, mut one) = (subscribe(&bus, &[], None), subscribe(&bus, &["b"], None));
-        for (camera, number) in [("a", 1), ("b", 2), ("a", 3)] {
-            bus.publish(record(camera, number));
-        }
-        assert_eq!((drain(&mut all), drain(&mut one)), (vec![1, 2, 3], vec![2]));
-    }
-
-    #[test]
-    fn a_slow_one_gets_a_gap_and_the_newest() {
-        let bus = patient_bus(2, 0);
-        let mut slow = subscribe(&bus, &[], None);
-        (1..=5).for_each(|number| drop(bus.publish(record("a", number))));
-        assert_eq!(drain(&mut slow), [-3, 4, 5]);
-        assert_eq!(bus.missed(), 3);
-    }
-
-    #[test]
-    fn a_stalled_one_is_cut_and_frees_its_queue() {
-        let bus = bus(2, 0);
-        let cut = CancellationToken::new();
-        let _stalled = bus.subscribe(None, None, cut.clone()).expect("room");
-        (1..=2).for_each(|number| drop(bus.publish(record("a", number))));
-        assert!(!cut.is_cancelled());
-        bus.publish(record("a", 3));
-        assert!(cut.is_cancelled());
-        assert_eq!((bus.subscribers(), bus.waiting(), bus.cut()), (0, 0, 1));
-    }
-
-    #[test]
-    fn resumes_with_a_gap_for_what_is_gone() {
-        let bus = patient_bus(8, 3);
-        (1..=5).for_each(|number| drop(bus.publish(record("a", number))));
-        assert_eq!(drain(&mut subscribe(&bus, &[], Some(1))), [-1, 3, 4, 5]);
-        assert_eq!(drain(&mut subscribe(&bus, &[], Some(3))), [4, 5]);
-        assert_eq!(drain(&mut subscribe(&bus, &[], Some(5))), [0i64; 0]);
-        assert_eq!(drain(&mut subscribe(&bus, &[], Some(900))), [0i64; 0], "a position of the future");
-        assert_eq!(drain(&mut subscribe(&bus, &[], None)), [0i64; 0]);
-    }
-
-    #[test]
-    fn full_and_freed_by_drop() {
-        let bus = patient_bus(2, 0);
-        let first = subscribe(&bus, &[], None);
-        let _second = subscribe(&bus, &[], None);
-        let refused = bus.subscribe(None, None, CancellationToken::new()).map(drop);
-        assert_eq!(refused, Err(Full { max_subscribers: 2 }));
-        drop(first);
-        assert!(bus.subscribe(None, None, CancellationToken::new()).is_ok());
-    }
-}
+mod tests;

@@ -7,7 +7,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use flatframe_shared::frame::CameraId;
 
-use super::record::ResultRecord;
 use crate::cameras::{Cameras, Snapshot};
 use crate::people::incidents::Incident;
 
@@ -88,9 +87,10 @@ impl IncidentPictures {
     pub fn look(&self, cameras: &Cameras) {
         let mut shelf = lock(&self.shelf);
         for mut awaited in std::mem::take(&mut shelf.awaited) {
-            let start = shelf.find(awaited.incident, Moment::Start).map(|kept| frame_of(&kept.snapshot.record));
-            let newest = cameras.get(&awaited.camera).and_then(|camera| camera.snapshot());
-            match newest.filter(|snapshot| Some(frame_of(&snapshot.record)) != start) {
+            let frame_of = |kept: &Kept| (kept.snapshot.record.session, kept.snapshot.record.number);
+            let start = shelf.find(awaited.incident, Moment::Start).map(frame_of);
+            let camera = cameras.get(&awaited.camera).filter(|camera| camera.newest() != start);
+            match camera.and_then(|camera| camera.snapshot()) {
                 Some(snapshot) => self.keep(&mut shelf, awaited.incident, Moment::End, snapshot),
                 None if awaited.looks_left > 0 => {
                     awaited.looks_left -= 1;
@@ -108,9 +108,14 @@ impl IncidentPictures {
         (kept.snapshot.record.camera == *camera).then(|| kept.snapshot.clone())
     }
 
-    /// Bytes that are held now, and the most.
-    pub fn held_bytes(&self) -> (usize, usize) {
-        (lock(&self.shelf).bytes, self.max_bytes)
+    /// Bytes that are held now.
+    pub fn held_bytes(&self) -> usize {
+        lock(&self.shelf).bytes
+    }
+
+    /// Most bytes that are ever held.
+    pub fn max_bytes(&self) -> usize {
+        self.max_bytes
     }
 
     fn keep(&self, shelf: &mut Shelf, incident: u64, moment: Moment, snapshot: Snapshot) {
@@ -131,10 +136,6 @@ impl Shelf {
     fn find(&self, incident: u64, moment: Moment) -> Option<&Kept> {
         self.kept.iter().find(|kept| kept.incident == incident && kept.moment == moment)
     }
-}
-
-fn frame_of(record: &ResultRecord) -> (flatframe_shared::frame::SessionId, flatframe_shared::frame::FrameNumber) {
-    (record.session, record.number)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,31 +1,23 @@
-//! What clients ask of the history: results in pages, counts in buckets.
-//! Reading blocks, and so happens on threads for that, as many at once as
-//! there are slots for these calls; every page and every count has a deadline.
+//! What clients ask of the history: counts in buckets, and what its questions
+//! have in common. Reading blocks, and so happens on threads for that, as many
+//! at once as there are slots for these calls; every count has a deadline.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use flatframe_shared::clock;
-use flatframe_shared::convert::short;
 use flatframe_shared::error::ErrorKind;
 use flatframe_shared::frame::CameraId;
 use flatframe_shared::r#gen::v1;
 use tonic::Status;
 
-use super::archive::{Archive, from_body};
+use super::archive::Archive;
 use super::service::{camera_id, stopping, too_many_cameras};
 use super::wire;
-use crate::history::{Bucket, Count, CountAnswer, CountQuery, Cursor, History, QueryError, ResultPage, ResultQuery};
+use crate::history::{Bucket, Count, CountAnswer, CountQuery, History, QueryError};
 use crate::intake::admission::CallSlot;
-use crate::people::count::{ByGender, VISITS};
+use crate::people::count::{ByGender, UNCERTAIN, VISITS};
 
-/// Most results of one page, and most bytes of it as they are kept.
-const PAGE_RESULTS: usize = 256;
-const PAGE_BYTES: usize = 64 << 10;
-/// Results of a query that does not say how many.
-const DEFAULT_RESULTS: u32 = 1000;
-/// Most results of one query.
-const MAX_RESULTS: u32 = 100_000;
 /// Most buckets of an answer, all series together, and most lines and zones in
 /// them.
 const MAX_BUCKETS: usize = 10_000;
@@ -51,102 +43,6 @@ pub fn history(archive: &Archive) -> Result<History, Status> {
         .clone()
         .ok_or_else(|| ErrorKind::Precondition.status("no history is kept: set history.file in the configuration"))
 }
-
-/// What is left of a query for results.
-pub struct Pages {
-    history: History,
-    camera: CameraId,
-    from_unix_ms: i64,
-    to_unix_ms: i64,
-    after: Option<Cursor>,
-    left: u32,
-    page_deadline: Duration,
-    /// Kept by every thread that works for the call, also when its client has
-    /// gone: as many work at once as there are slots.
-    _slot: Option<CallSlot>,
-}
-
-impl Pages {
-    /// All that `request` asks for.
-    ///
-    /// # Errors
-    /// INVALID_ARGUMENT.
-    pub fn new(
-        history: History,
-        request: &v1::QueryResultsRequest,
-        page_deadline: Duration,
-        slot: Option<CallSlot>,
-    ) -> Result<Self, Status> {
-        let camera = camera_id(&request.camera_id)?;
-        let (from_unix_ms, to_unix_ms) = (request.from_unix_ms, request.to_unix_ms);
-        if from_unix_ms < 0 || to_unix_ms <= from_unix_ms {
-            let message = format!(
-                "from_unix_ms = {from_unix_ms} and to_unix_ms = {to_unix_ms} are no span of time: \
-                 use milliseconds since 1970, from below to"
-            );
-            return Err(ErrorKind::Invalid.status(message));
-        }
-        let left = match request.max_results {
-            0 => DEFAULT_RESULTS,
-            1..=MAX_RESULTS => request.max_results,
-            more => {
-                let message = format!("max_results = {more}: use 0 ({DEFAULT_RESULTS}) to {MAX_RESULTS}");
-                return Err(ErrorKind::Invalid.status(message));
-            }
-        };
-        let after = match request.page_token.as_str() {
-            "" => None,
-            token => {
-                let number = u64::from_str_radix(token, 16).ok().filter(|_| token.len() == TOKEN_DIGITS);
-                let refuse = || {
-                    let token = short(token.to_owned());
-                    ErrorKind::Invalid.status(format!("page_token = {token:?} is none of this service: leave it empty"))
-                };
-                Some(Cursor::from_u64(number.ok_or_else(refuse)?))
-            }
-        };
-        Ok(Self { history, camera, from_unix_ms, to_unix_ms, after, left, page_deadline, _slot: slot })
-    }
-
-    /// The next page, and what is left then.
-    ///
-    /// # Errors
-    /// As the call's.
-    pub async fn next(mut self) -> Result<(v1::QueryResultsResponse, Option<Self>), Status> {
-        let deadline = Instant::now() + self.page_deadline;
-        let (mut pages, page) = blocking(move || {
-            let query = ResultQuery {
-                camera: &self.camera,
-                from_unix_ms: self.from_unix_ms,
-                to_unix_ms: self.to_unix_ms,
-                after: self.after.take(),
-                limit: PAGE_RESULTS.min(self.left as usize),
-                max_bytes: PAGE_BYTES,
-            };
-            let is_first = query.after.is_none();
-            let page = self.history.query_results(&query, deadline).map_err(refused)?;
-            if is_first && page.results.is_empty() {
-                known(&self.history, &self.camera, deadline)?;
-            }
-            Ok((self, page))
-        })
-        .await?;
-        let ResultPage { results, next } = page;
-        pages.left = pages.left.saturating_sub(results.len() as u32);
-        pages.after = next;
-        let camera = pages.camera.as_str();
-        let results = results.iter().map(|stored| from_body(&stored.body, camera)).collect::<Result<_, _>>();
-        let results = results.map_err(|_| ErrorKind::Internal.status(DAMAGED))?;
-        let next_page_token = next.map(|cursor| format!("{:0TOKEN_DIGITS$x}", cursor.to_u64())).unwrap_or_default();
-        let is_more = next.is_some() && pages.left > 0;
-        Ok((v1::QueryResultsResponse { results, next_page_token }, is_more.then_some(pages)))
-    }
-}
-
-/// Length of a page token: 64 bits in hexadecimal.
-const TOKEN_DIGITS: usize = 16;
-const DAMAGED: &str = "the history holds a row that is no result: stop the service and run \
-                       inference-service history repair";
 
 /// How counts are answered.
 #[derive(Debug, Clone)]
@@ -217,7 +113,7 @@ pub async fn counts(
             let query =
                 CountQuery { cameras, counters: &[], from_unix_s, to_unix_s, bucket_s: request.bucket_s.into() };
             let CountAnswer { buckets, .. } = history.query_counts(&query, deadline).map_err(refused)?;
-            let of_crossings = buckets.iter().flat_map(|bucket| &bucket.counts).filter(|(name, _)| **name != *VISITS);
+            let of_crossings = buckets.iter().flat_map(|bucket| &bucket.counts).filter(|(name, _)| name.contains('/'));
             crossings += of_crossings.count();
             if crossings > MAX_CROSSINGS {
                 let message = format!(
@@ -259,7 +155,12 @@ fn bucket(bucket: Bucket, withheld_below: i64) -> v1::CountBucket {
     let Bucket { start_unix_s, covered_s, counts } = bucket;
     let mut visits = ByGender::default();
     let mut crossings = BTreeMap::<&str, v1::CrossingCounts>::new();
+    let mut uncertain = false;
     for (counter, count) in &counts {
+        if **counter == *UNCERTAIN {
+            uncertain = true;
+            continue;
+        }
         let count = by_gender(*count);
         if **counter == *VISITS {
             visits = count;
@@ -288,6 +189,7 @@ fn bucket(bucket: Bucket, withheld_below: i64) -> v1::CountBucket {
         visits: (is_known && !withheld).then(|| wire::people(visits)),
         crossings: if withheld { Vec::new() } else { crossings.into_values().collect() },
         withheld,
+        uncertain,
     }
 }
 
@@ -296,14 +198,14 @@ fn by_gender(count: Count) -> ByGender {
 }
 
 /// NOT_FOUND when the history knows nothing of `camera`.
-fn known(history: &History, camera: &CameraId, deadline: Instant) -> Result<(), Status> {
+pub(super) fn known(history: &History, camera: &CameraId, deadline: Instant) -> Result<(), Status> {
     if history.cameras(deadline).map_err(refused)?.iter().any(|known| known == camera.as_str()) {
         return Ok(());
     }
     Err(ErrorKind::NotFound.status(format!("the history knows no camera {camera}")))
 }
 
-fn refused(error: QueryError) -> Status {
+pub(super) fn refused(error: QueryError) -> Status {
     let text = error.to_string();
     match error {
         QueryError::Busy => ErrorKind::Exhausted { retry_after: RETRY }.status(text),
@@ -315,7 +217,9 @@ fn refused(error: QueryError) -> Status {
 }
 
 /// Runs `work` on a thread that may block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Status> + Send + 'static) -> Result<T, Status> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
     // Only a runtime that stops gives no answer.
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(stopping()))
 }

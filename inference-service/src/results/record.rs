@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use flatframe_shared::frame::{CameraId, FrameNumber, SessionId};
 
 use crate::people::count::Counts;
@@ -45,6 +46,19 @@ pub struct ResultRecord {
     pub detector: Arc<str>,
     /// Name of the gender classifier; `None` when switched off.
     pub gender_model: Option<Arc<str>>,
+}
+
+/// One frame that another replica analysed.
+#[derive(Debug, Clone)]
+pub struct ElsewhereResult {
+    /// Its place; set by the bus.
+    pub position: Position,
+    /// Which camera.
+    pub camera: CameraId,
+    /// Name of that replica.
+    pub replica: Arc<str>,
+    /// What it told, as it came.
+    pub body: Bytes,
 }
 
 /// Faces by apparent gender.

@@ -19,19 +19,22 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::archive::Archive;
-use super::bus::{Bus, Subscriber, Taken};
+use super::bus::Bus;
+use super::elsewhere::{self, Place};
 use super::incident_pictures::{IncidentPictures, Moment};
 use super::incident_stream::{self, IncidentStream};
-use super::query::{self, CountRules, Pages};
+use super::pages::Pages;
+use super::query::{self, CountRules};
 use super::record::Position;
 use super::snapshot::Style;
 use super::studio::{Look, Studio};
 use super::viewer::{self, Viewer};
-use super::wire;
+use super::watch::{self, Watch};
 use crate::cameras::{Camera, Cameras};
 use crate::config::{PrivacyConfig, PrivacyMode};
 use crate::intake::admission::{CallDeadline, CallSlot};
 use crate::people::incidents::Incidents;
+use crate::replicas::Replicas;
 
 /// Most cameras that one call may name.
 pub(super) const MAX_WATCHED: usize = 256;
@@ -45,6 +48,10 @@ const MIN_SNAPSHOT_WIDTH_PX: u32 = 32;
 const VIEWING_FPS: f32 = 2.0;
 /// Most that a viewer may ask for, per second.
 const MAX_VIEWING_FPS: f32 = 10.0;
+
+/// What is said of counts where there are several replicas.
+const COUNTS_OF_THIS_REPLICA: &str =
+    "counts of what this replica served: ask every replica that keeps a history, and add them up";
 
 /// The answers of a call that has many.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -96,15 +103,28 @@ impl v1::result_service_server::ResultService for ResultApi {
                 format!("{} clients watch, which is the limit (limits.max_subscribers)", full.max_subscribers);
             ErrorKind::Exhausted { retry_after: SUBSCRIBE_RETRY }.status(message)
         })?;
-        let watch = Watch { subscriber, wire: self.archive.wire, shutdown: self.shutdown.clone() };
-        Ok(Response::new(Box::pin(stream::unfold(Some(watch), next))))
+        let watch = Watch {
+            subscriber,
+            wire: self.archive.wire,
+            absence: self.replicas().map(Replicas::watch_absence),
+            told_absence: None,
+            shutdown: self.shutdown.clone(),
+        };
+        Ok(Response::new(Box::pin(stream::unfold(Some(watch), watch::next))))
     }
 
     async fn get_latest(
         &self,
         request: Request<v1::GetLatestRequest>,
     ) -> Result<Response<v1::GetLatestResponse>, Status> {
-        let camera = self.camera(&request.into_inner().camera_id)?;
+        let id = camera_id(&request.into_inner().camera_id)?;
+        let camera = match (elsewhere::find(&self.cameras, self.replicas(), &id)?, self.replicas()) {
+            (Place::Here(camera), _) => camera,
+            (Place::Elsewhere(told), Some(replicas)) => {
+                return Ok(Response::new(elsewhere::latest(replicas, &told, self.archive.wire).await?));
+            }
+            (Place::Elsewhere(told), None) => return Err(elsewhere::only_there(&told, "ask")),
+        };
         let incidents = self.incidents.open_of(Some(&camera.id));
         Ok(Response::new(self.archive.wire.latest(&camera.view(), incidents.iter().map(|one| &**one))))
     }
@@ -118,7 +138,7 @@ impl v1::result_service_server::ResultService for ResultApi {
             let incidents = open.get(&camera.id).into_iter().flatten();
             self.archive.wire.camera(&camera.view(), incidents.map(|one| &**one))
         };
-        Ok(Response::new(v1::ListCamerasResponse { cameras: self.cameras.all().iter().map(info).collect() }))
+        Ok(Response::new(elsewhere::list(&self.cameras, self.replicas(), self.archive.wire, info)))
     }
 
     async fn query_results(
@@ -128,9 +148,8 @@ impl v1::result_service_server::ResultService for ResultApi {
         if self.privacy.mode == PrivacyMode::CountsOnly {
             return Err(denied("single results are kept from clients"));
         }
-        let history = query::history(&self.archive)?;
         let slot = request.extensions().get::<CallSlot>().cloned();
-        let first = Pages::new(history, &request.into_inner(), self.call_deadline, slot)?;
+        let first = Pages::new(&self.archive, &request.into_inner(), self.call_deadline, slot).await?;
         // The first page is asked for before the answer begins: an error is the call's status.
         let (page, rest) = first.next().await?;
         let pages = stream::unfold(Some((Some(page), rest)), |state| async {
@@ -157,7 +176,8 @@ impl v1::result_service_server::ResultService for ResultApi {
             slot: request.extensions().get::<CallSlot>().cloned(),
         };
         let series = query::counts(history, request.into_inner(), rules).await?;
-        Ok(Response::new(v1::QueryCountsResponse { series }))
+        let incomplete = self.replicas().map_or(String::new(), |_| COUNTS_OF_THIS_REPLICA.to_owned());
+        Ok(Response::new(v1::QueryCountsResponse { series, incomplete }))
     }
 
     async fn watch_incidents(
@@ -183,7 +203,7 @@ impl v1::result_service_server::ResultService for ResultApi {
     ) -> Result<Response<v1::GetSnapshotResponse>, Status> {
         let (deadline, slot) = (self.deadline(&request), request.extensions().get::<CallSlot>().cloned());
         let request = request.into_inner();
-        let camera = self.camera(&request.camera_id)?;
+        let camera = self.camera(&request.camera_id, "pictures stay on it, ask")?;
         let look = Look { style: self.style(request.style)?, max_width_px: max_width(request.max_width_px)? };
         let incident = request.incident_id.map(|id| moment(request.moment).map(|moment| (id, moment))).transpose()?;
         let wanted = || match incident {
@@ -231,7 +251,7 @@ impl v1::result_service_server::ResultService for ResultApi {
         request: Request<v1::ResetOccupancyRequest>,
     ) -> Result<Response<v1::ResetOccupancyResponse>, Status> {
         let v1::ResetOccupancyRequest { camera_id, name, occupancy } = request.into_inner();
-        let camera = self.camera(&camera_id)?;
+        let camera = self.camera(&camera_id, "set it")?;
         if !(-MAX_OCCUPANCY..=MAX_OCCUPANCY).contains(&occupancy) {
             let message = format!("occupancy = {occupancy}: use -{MAX_OCCUPANCY} to {MAX_OCCUPANCY}");
             return Err(ErrorKind::Invalid.status(message));
@@ -252,11 +272,17 @@ impl ResultApi {
         own.unwrap_or_else(|| clock::now() + self.call_deadline)
     }
 
-    fn camera(&self, id: &str) -> Result<Arc<Camera>, Status> {
-        let id = camera_id(id)?;
-        self.cameras.get(&id).ok_or_else(|| {
-            ErrorKind::NotFound.status(format!("camera {id} has not connected since the service started"))
-        })
+    fn replicas(&self) -> Option<&Replicas> {
+        self.archive.replicas.as_deref()
+    }
+
+    /// A camera that is served here; `otherwise`: what to do at the replica
+    /// that serves it.
+    fn camera(&self, id: &str, otherwise: &str) -> Result<Arc<Camera>, Status> {
+        match elsewhere::find(&self.cameras, self.replicas(), &camera_id(id)?)? {
+            Place::Here(camera) => Ok(camera),
+            Place::Elsewhere(told) => Err(elsewhere::only_there(&told, otherwise)),
+        }
     }
 
     /// How a snapshot may look.
@@ -275,29 +301,6 @@ impl ResultApi {
             (PrivacyMode::Blurred, ..) => Err(denied("faces are made unrecognisable: ask for SNAPSHOT_STYLE_BLURRED")),
         }
     }
-}
-
-struct Watch {
-    subscriber: Subscriber,
-    wire: wire::Wire,
-    shutdown: CancellationToken,
-}
-
-/// The next message of a watch; the last one says that the service stops.
-async fn next(watch: Option<Watch>) -> Option<(Result<v1::WatchResponse, Status>, Option<Watch>)> {
-    let mut watch = watch?;
-    let taken = tokio::select! {
-        biased;
-        () = watch.shutdown.cancelled() => return Some((Err(stopping()), None)),
-        taken = watch.subscriber.next() => taken,
-    };
-    let message = match taken {
-        Taken::Result(record) => v1::watch_response::Message::Result(watch.wire.result(&record)),
-        Taken::Gap { missed, last_missed } => {
-            v1::watch_response::Message::Gap(v1::Gap { missed, last_missed_position: last_missed.0 })
-        }
-    };
-    Some((Ok(v1::WatchResponse { message: Some(message) }), Some(watch)))
 }
 
 fn moment(asked: i32) -> Result<Moment, Status> {

@@ -5,6 +5,7 @@ use flatframe_shared::clock;
 use flatframe_shared::convert::{self, micros_u64, millis_u64};
 use flatframe_shared::r#gen::v1;
 
+use super::archive::LateResult;
 use super::record::{FaceCounts, ResultRecord};
 use super::snapshot::Style;
 use crate::cameras::{Camera, CameraView};
@@ -100,6 +101,7 @@ fn counts(counts: &Counts, is_watching: bool) -> v1::CameraCounts {
         visits: Some(people(counts.visits)),
         crossings: counts.crossings.iter().map(crossing).collect(),
         truncated: counts.truncated,
+        uncertain: counts.uncertain,
     }
 }
 
@@ -138,6 +140,35 @@ impl Wire {
             counts: (!self.withholds_faces).then(|| counts(&record.counts, true)),
             observed_unix_us: record.observed_unix_us,
             faces_withheld: self.withholds_faces,
+            late: false,
+            replica: String::new(),
+        }
+    }
+
+    /// One result of a late frame, known `now_us`: no tracks, no counts, no
+    /// place among those of now.
+    pub fn late_result(self, late: &LateResult, now_us: i64) -> v1::FrameResult {
+        let analysis = &late.analysis;
+        let latency_us = now_us.saturating_sub(late.captured_unix_us);
+        v1::FrameResult {
+            position: 0,
+            server_epoch: self.server_epoch,
+            camera_id: late.camera.to_string(),
+            session_id: late.session.0,
+            frame_number: late.number.0,
+            captured_unix_us: late.captured_unix_us,
+            latency_us: u64::try_from(latency_us).unwrap_or(0),
+            width_px: analysis.size.width_px,
+            height_px: analysis.size.height_px,
+            faces: if self.withholds_faces { Vec::new() } else { analysis.faces.iter().map(face).collect() },
+            truncated: analysis.truncated,
+            detector: late.detector.to_string(),
+            gender_model: late.gender_model.as_deref().unwrap_or_default().to_owned(),
+            counts: None,
+            observed_unix_us: late.captured_unix_us,
+            faces_withheld: self.withholds_faces,
+            late: true,
+            replica: String::new(),
         }
     }
 
@@ -156,6 +187,7 @@ impl Wire {
             detail: view.detail.clone(),
             counts: (!self.withholds_faces).then(|| counts(&view.people, view.is_watching)),
             incidents: incidents.into_iter().map(incident).collect(),
+            replica: String::new(),
         }
     }
 

@@ -14,7 +14,9 @@ use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use super::StartError;
-use super::slots::{CallSlots, MAX_HEALTH_REQUEST_BYTES, MAX_REQUEST_BYTES};
+use super::slots::{CallSlots, MAX_HEALTH_CHECKS, MAX_HEALTH_REQUEST_BYTES, MAX_REQUEST_BYTES};
+use crate::access::authority::Authority;
+use crate::access::guard::guarded;
 use crate::config::Config;
 use crate::dashboard::{self, Audience};
 use crate::intake::admission::Admitted;
@@ -91,31 +93,39 @@ impl Services {
     ///
     /// # Errors
     /// [`StartError::Reflection`].
-    pub(super) fn grpc(&self, slots: &CallSlots, health: HealthServer<impl Health>) -> Result<Routes, StartError> {
+    pub(super) fn grpc(
+        &self,
+        slots: &CallSlots,
+        authority: &Arc<Authority>,
+        health: HealthServer<impl Health>,
+    ) -> Result<Routes, StartError> {
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
         let health = health.max_decoding_message_size(MAX_HEALTH_REQUEST_BYTES);
         let health = Admitted::new(health, self.deadline.min(HEALTH_DEADLINE))
-            .with_slots(slots.health_checks.clone())
+            // A check needs no token, and one that is never sent to its end holds its slot until the deadline.
+            .with_slots(slots.health_checks.clone().with_share(MAX_HEALTH_CHECKS / 4))
             .with_slots_of("/grpc.health.v1.Health/Watch", slots.health_watches.clone());
         let reflection = Admitted::new(reflection.max_decoding_message_size(MAX_REQUEST_BYTES), self.deadline)
             .with_slots(slots.clients.clone())
             .with_lifetime(REFLECTION_LIFETIME);
         let detect = Admitted::new(self.detect.clone(), self.deadline).with_slots(slots.detect.clone());
-        Ok(Routes::new(Admitted::new(self.frames.clone(), self.deadline))
+        let routes = Routes::new(Admitted::new(self.frames.clone(), self.deadline))
             .add_service(detect)
             .add_service(self.results(slots))
             .add_service(self.resources(slots))
             .add_service(health)
-            .add_service(reflection))
+            .add_service(reflection);
+        Ok(guarded(routes, authority.clone()))
     }
 
     /// For browsers: the page, and over gRPC-Web what it asks for.
-    pub(super) fn page(&self, slots: &CallSlots, audience: Audience) -> Routes {
+    pub(super) fn page(&self, slots: &CallSlots, authority: &Arc<Authority>, audience: Audience) -> Routes {
         let calls = Routes::new(self.results(slots)).add_service(self.resources(slots));
-        dashboard::routes(calls, audience)
+        // The files of the page need no token: it is the page that asks for one.
+        dashboard::routes(guarded(calls, authority.clone()), audience)
     }
 
     fn results(&self, slots: &CallSlots) -> Admitted<ResultServiceServer<ResultApi>> {

@@ -10,6 +10,7 @@ use crate::config::{Config, Limits, PrivacyMode};
 use crate::intake::admission::Slots;
 use crate::intake::link::{Intake, MAX_OPENINGS};
 use crate::people::incidents::Incidents;
+use crate::results::incident_pictures::IncidentPictures;
 
 /// Most calls of clients at once besides `Watch`, `Detect`, health and cameras.
 pub const MAX_SMALL_CALLS: usize = 64;
@@ -73,7 +74,7 @@ impl CallSlots {
 pub fn places(
     config: &Config,
     intake: &Arc<Intake>,
-    incidents: &Arc<Incidents>,
+    (incidents, pictures): (&Arc<Incidents>, &Arc<IncidentPictures>),
     [connections, page_connections]: [&Arc<ConnectionCounts>; 2],
     slots: &CallSlots,
 ) -> Vec<Place> {
@@ -84,8 +85,11 @@ pub fn places(
     let (streams, subscribers, held, connections) = (intake.clone(), bus.clone(), bus.clone(), connections.clone());
     let queued = limits.max_subscribers as u64 * limits.subscriber_queue as u64;
     let openings = intake.openings.clone();
+    let (late, late_dispatch) = (intake.late.clone(), intake.dispatch.clone());
+    let late_cap = late.max_streams();
     let page_connections = page_connections.clone();
-    let (tracks, incidents) = (cameras.clone(), incidents.clone());
+    let (tracks, incidents, pictures) = (cameras.clone(), incidents.clone(), pictures.clone());
+    let picture_cap = pictures.max_bytes() as u64;
     let incident_cap = Incidents::cap(limits.max_cameras);
     let taken = |name: &str, slots: &Slots| {
         let live = slots.clone();
@@ -93,6 +97,7 @@ pub fn places(
     };
     let mut places = vec![
         Place::new("incidents", incident_cap as u64, move || incidents.live() as u64),
+        Place::new("incident_picture_bytes", picture_cap, move || pictures.held_bytes() as u64),
         Place::new("schedule", frames, move || dispatch.waiting() as u64),
         Place::new("openings", MAX_OPENINGS as u64, move || openings.live() as u64),
         taken("detect_calls", &slots.detect),
@@ -103,6 +108,8 @@ pub fn places(
         taken("snapshots", &slots.snapshots),
         taken("incident_watches", &slots.incident_watches),
         taken("viewers", &slots.viewers),
+        Place::new("late_streams", late.max_streams() as u64, move || late.streams() as u64),
+        Place::new("late_frames", late_cap as u64, move || late_dispatch.late_waiting() as u64),
         Place::new("streams", limits.max_streams as u64, move || streams.streams() as u64),
         Place::new("cameras", limits.max_cameras as u64, move || cameras.len() as u64),
         Place::new("connections", limits.max_connections as u64, move || connections.open.load(Relaxed)),
@@ -111,6 +118,14 @@ pub fn places(
         Place::new("subscriber_queues", queued, move || bus.waiting() as u64),
         Place::new("result_ring", limits.result_ring as u64, move || held.held() as u64),
     ];
+    if let Some(replicas) = intake.archive.replicas.clone() {
+        let cap = replicas.outbox.max_bytes() as u64;
+        let (board, directory) = (replicas.clone(), replicas.clone());
+        places.push(Place::new("bus_outbox_bytes", cap, move || replicas.outbox.bytes() as u64));
+        places.push(Place::new("bus_board", limits.max_cameras as u64, move || board.board.len() as u64));
+        let cap = directory.directory.max_cameras() as u64;
+        places.push(Place::new("bus_cameras", cap, move || directory.directory.len() as u64));
+    }
     // How many faces there are now is kept from clients then.
     if config.privacy.mode != PrivacyMode::CountsOnly {
         let cap = limits.max_cameras * config.people.max_tracks;

@@ -11,7 +11,7 @@ use super::LimitsConfig;
 use crate::plan::CameraPlan;
 use crate::record::events::Around;
 use crate::record::name::camera_folder;
-use crate::record::{BURST, Bounds, RecordPolicy, RecordingSettings};
+use crate::record::{BURST, Bounds, LateSettings, RecordPolicy, RecordingSettings};
 
 const TIB: u64 = 1 << 40;
 /// Smallest bound of a camera's recording, bytes.
@@ -47,6 +47,12 @@ pub struct RecordingConfig {
     pub before_bytes: usize,
     /// And seconds recorded after it.
     pub after_s: u64,
+    /// Whether frames recorded while no server took them are sent after it.
+    pub store_and_forward: bool,
+    /// Of those, older ones are not sent, in seconds.
+    pub late_max_age_s: u64,
+    /// And at most so many are sent in a second, for each camera.
+    pub late_fps: f32,
 }
 
 impl Default for RecordingConfig {
@@ -64,6 +70,9 @@ impl Default for RecordingConfig {
             before_s: 5,
             before_bytes: 1 << 20,
             after_s: 10,
+            store_and_forward: false,
+            late_max_age_s: 86_400,
+            late_fps: 10.0,
         }
     }
 }
@@ -91,6 +100,9 @@ impl RecordingConfig {
                 after: Duration::from_secs(self.after_s),
                 before_bytes: self.before_bytes,
             },
+            late: self
+                .store_and_forward
+                .then(|| LateSettings { max_age: Duration::from_secs(self.late_max_age_s), fps: self.late_fps }),
         })
     }
 
@@ -107,6 +119,13 @@ impl RecordingConfig {
         in_range("recording.before_s", self.before_s, 0..=300)?;
         in_range("recording.before_bytes", self.before_bytes, 0..=128 << 20)?;
         in_range("recording.after_s", self.after_s, 0..=3600)?;
+        in_range("recording.late_max_age_s", self.late_max_age_s, 60..=365 * 86_400)?;
+        in_range("recording.late_fps", self.late_fps, 0.01..=240.0)?;
+        if self.store_and_forward && plans.iter().all(|plan| plan.record == RecordPolicy::Off) {
+            let allowed =
+                "nothing is kept to be sent later: set record = \"outage\" (or continuous, motion) at a camera";
+            return Err(ConfigError::not_allowed("recording.store_and_forward", true, allowed));
+        }
         let least_queue = (2 * limits.max_frame_bytes).max(2 * self.before_bytes).max(1 << 20);
         in_range("recording.queue_bytes", self.queue_bytes, least_queue..=512 << 20)?;
         for plan in plans.iter().filter(|plan| plan.record != RecordPolicy::Off) {

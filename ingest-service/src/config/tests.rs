@@ -59,7 +59,12 @@ fn wrong_values_are_refused_with_key_value_and_what_is_allowed() {
         ("", vec!["camera", "0 tables", "[[camera]]"]),
         ("servr.address = 'x'", vec!["servr"]),
         ("[server]\naddress = 'cam:50051'", vec!["server.address", "cam:50051", "http://HOST:PORT"]),
-        ("[server]\naddress = 'https://cam:50051'", vec!["server.address", "http://HOST:PORT"]),
+        ("[server]\naddress = 'ftp://cam:50051'", vec!["server.address", "https://HOST:PORT"]),
+        ("[server]\naddress = 'https://cam:50051'", vec!["server.ca", "certs init"]),
+        ("[server]\naddresses = ['http://a:1', 'b:1']", vec!["server.addresses", "b:1", "http://HOST:PORT"]),
+        (many_servers(), vec!["server.addresses", "65 servers", "at most 64"]),
+        ("[server]\nreturn_s = 0", vec!["server.return_s", "0", "1 to 86400"]),
+        ("[server]\ndead_after_ms = 100", vec!["server.dead_after_ms", "100", "500 to 60000"]),
         ("[admin]\nlisten = 'everywhere'", vec!["admin.listen", "everywhere", "IP:PORT"]),
         ("[limits]\nmailbox_frames = 0", vec!["limits.mailbox_frames", "0", "1 to 64"]),
         ("[limits]\nmailbox_bytes = 5000", vec!["limits.mailbox_bytes", "5000", "524288"]),
@@ -99,7 +104,10 @@ fn wrong_values_are_refused_with_key_value_and_what_is_allowed() {
         (with(camera, "h264 = 'vlc'"), vec!["vlc", "auto", "ffmpeg", "openh264"]),
         (with(camera, "password = 'x'"), vec!["username"]),
         (with(camera, "password_env = 'FLATFRAME_TEST_NOT_SET'"), vec!["password_env", "FLATFRAME_TEST_NOT_SET"]),
-        (with(camera, "record = 'always'"), vec!["camera a: record", "always", "use off, continuous or motion"]),
+        (
+            with(camera, "record = 'always'"),
+            vec!["camera a: record", "always", "use off, continuous, motion or outage"],
+        ),
         (with(camera, "record = 'motion'"), vec!["recording.dir", "camera a", "name a folder"]),
         (
             "[recording]\ndir = '/tmp'\n[[camera]]\nid = '..'\nsource = 'pattern'\nrecord = 'motion'",
@@ -120,6 +128,10 @@ fn wrong_values_are_refused_with_key_value_and_what_is_allowed() {
             assert!(error.contains(word), "{word:?} missing for {text:?}: {error}");
         }
     }
+}
+
+fn many_servers() -> &'static str {
+    format!("[server]\naddresses = [{}]", "'http://a:1',".repeat(65)).leak()
 }
 
 fn recording(lines: &str) -> &'static str {

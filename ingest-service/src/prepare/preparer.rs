@@ -282,8 +282,8 @@ mod tests {
         let limits = PrepareLimits { motion, recorded_motion_percent: Some(1.0), ..limits() };
         let mut preparer = Preparer::new(limits, ConditionCell::default());
         let start = Instant::now();
-        let recorded = Purpose { is_recorded: true, unsent: None };
-        let only_recorded = Purpose { is_recorded: true, unsent: Some(DropReason::Offline) };
+        let recorded = Purpose { is_recorded: true, ..Purpose::default() };
+        let only_recorded = Purpose { is_recorded: true, unsent: Some(DropReason::Offline), is_of_outage: true };
         for (ms, bar, purpose, terms, motion, is_still) in [
             (0, 1, recorded, Some(TERMS), Motion::Moving, false),
             (100, 1, recorded, Some(TERMS), Motion::Still, true),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use flatframe_shared::frame::CameraId;
 
 use super::container::{FileHeaderError, FrameHeader};
-use super::name::{SegmentName, camera_folder};
+use super::name::{SegmentName, camera_folder, segments_in};
 use super::reader::{Next, SegmentReader};
 
 /// No segment is longer, by far.
@@ -103,12 +103,8 @@ impl Frames {
     pub fn of(dir: &Path, camera: &CameraId, range: TimeRange) -> io::Result<Self> {
         let folder = camera_folder(camera).ok_or_else(|| io::Error::other("the id names no folder"))?;
         let folder = dir.join(folder);
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&folder)? {
-            names.extend(entry?.file_name().to_str().and_then(SegmentName::parse));
-        }
+        let mut names = segments_in(&folder)?;
         names.retain(|name| range.may_hold(name));
-        names.sort();
         Ok(Self { folder, range, names: names.into_iter(), current: None, damage: Vec::new() })
     }
 

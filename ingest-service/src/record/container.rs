@@ -10,7 +10,7 @@
 //! | sequence of the segment | 8 | | wall clock at capture, us since 1970 | 8 |
 //! | run of the service (random) | 8 | | time since the run began, us | 8 |
 //! | wall clock at its begin, us; 0: not set | 8 | | width, height, px | 4 + 4 |
-//! | length of the camera id, the id, zeros | 4 + 80 | | flags; bit 0: the clock was set | 4 |
+//! | length of the camera id, the id, zeros | 4 + 80 | | flags; bit 0: the clock was set, 1: to be sent late | 4 |
 //! | CRC32 of the 124 before | 4 | | CRC32 of the JPEG, of the 48 before | 4 + 4 |
 //!
 //! The two sums of a frame let a reader go from header to header without
@@ -28,6 +28,8 @@ pub const FRAME_MAGIC: [u8; 4] = [0xF1, b'f', b'r', 0x0A];
 const FILE_MAGIC: [u8; 8] = *b"flatrec\n";
 const VERSION: u32 = 1;
 const CLOCK_WAS_SET: u32 = 1;
+/// Readers that do not know it pass over it.
+const IS_LATE: u32 = 2;
 /// No JPEG of a camera is longer: what claims to be is damaged.
 const MAX_JPEG_BYTES: u32 = 64 << 20;
 
@@ -60,6 +62,8 @@ pub struct FrameHeader {
     pub since_run_us: u64,
     /// Size of the picture.
     pub size: PictureSize,
+    /// Whether it was kept to be sent when a server takes frames again.
+    pub is_late: bool,
     /// CRC32 of the JPEG.
     pub jpeg_crc: u32,
 }
@@ -121,7 +125,8 @@ impl FrameHeader {
     /// As it stands in the file.
     pub fn encode(&self) -> [u8; FRAME_HEADER_BYTES] {
         let mut bytes = [0; FRAME_HEADER_BYTES];
-        let flags = if self.captured_unix_us.is_some() { CLOCK_WAS_SET } else { 0 };
+        let flag = |is: bool, flag: u32| if is { flag } else { 0 };
+        let flags = flag(self.captured_unix_us.is_some(), CLOCK_WAS_SET) | flag(self.is_late, IS_LATE);
         bytes[..4].copy_from_slice(&FRAME_MAGIC);
         bytes[4..8].copy_from_slice(&self.jpeg_bytes.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.number.to_le_bytes());
@@ -148,6 +153,7 @@ impl FrameHeader {
             captured_unix_us: (u32_at(bytes, 40) & CLOCK_WAS_SET != 0).then(|| u64_at(bytes, 16) as i64),
             since_run_us: u64_at(bytes, 24),
             size: PictureSize::new(u32_at(bytes, 32), u32_at(bytes, 36)),
+            is_late: u32_at(bytes, 40) & IS_LATE != 0,
             jpeg_crc: u32_at(bytes, 44),
         })
     }
@@ -182,7 +188,7 @@ mod tests {
         #[test]
         fn headers_round_trip_and_notice_damage(
             jpeg_bytes in 0..=MAX_JPEG_BYTES, number: u64, at in prop::option::of(1i64..), since_run_us: u64,
-            jpeg_crc: u32, place in 0..FILE_HEADER_BYTES, flip in 1u8.., long: bool,
+            jpeg_crc: u32, place in 0..FILE_HEADER_BYTES, flip in 1u8.., long: bool, is_late: bool,
         ) {
             let header = file_header(&"x".repeat(if long { 64 } else { 1 }), at);
             let mut bytes = header.encode();
@@ -191,7 +197,7 @@ mod tests {
             prop_assert!(FileHeader::decode(&bytes).is_err());
 
             let size = PictureSize::new(640, 480);
-            let header = FrameHeader { jpeg_bytes, number, captured_unix_us: at, since_run_us, size, jpeg_crc };
+            let header = FrameHeader { jpeg_bytes, number, captured_unix_us: at, since_run_us, size, is_late, jpeg_crc };
             let mut bytes = header.encode();
             prop_assert_eq!(FrameHeader::decode(&bytes), Some(header));
             bytes[place % FRAME_HEADER_BYTES] ^= flip;

@@ -1,9 +1,10 @@
 //! Names of folders and segment files. A name sorts by the segment's place in
 //! the order of its camera; the time in it is for people: the clock may have
-//! jumped, or was never set.
+//! jumped, or was never set. Opens no file.
 
-use std::fmt;
+use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
+use std::{fmt, fs, io};
 
 use flatframe_shared::frame::CameraId;
 
@@ -38,6 +39,20 @@ impl fmt::Display for SegmentName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:010}-{}{ENDING}", self.sequence, time_in_name(self.started_unix_ms))
     }
+}
+
+/// The segments in the folder of a camera, in their order. What is not one of
+/// ours is passed over.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn segments_in(folder: &Path) -> io::Result<Vec<SegmentName>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        names.extend(entry?.file_name().to_str().and_then(SegmentName::parse));
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// A time as it stands in names of files: `20261122T031500.123Z`.

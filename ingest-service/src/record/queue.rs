@@ -25,6 +25,8 @@ pub struct Frame {
     pub captured_unix_us: Option<i64>,
     /// Size of the picture.
     pub size: PictureSize,
+    /// Whether it is to be sent late.
+    pub is_late: bool,
     /// The picture as it travels.
     pub jpeg: Bytes,
 }
@@ -157,6 +159,7 @@ mod tests {
             captured: Instant::now(),
             captured_unix_us: None,
             size: PictureSize::new(1, 1),
+            is_late: false,
             jpeg: Bytes::from(vec![0; jpeg_bytes]),
         }
     }

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::container::{FILE_HEADER_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, FileHeader, FileHeaderError, FrameHeader};
@@ -83,6 +84,28 @@ impl SegmentReader {
         self.whole_until
     }
 
+    /// Goes to a place where a frame began once. A place behind the end is the
+    /// end.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn go_to(&mut self, at: u64) -> io::Result<()> {
+        self.at = at.clamp(self.at.min(self.len), self.len);
+        self.file.seek(SeekFrom::Start(self.at)).map(|_| ())
+    }
+
+    /// Reads the picture of the frame that [`next`](Self::next) gave last; false
+    /// when it is damaged.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn picture(&self, header: &FrameHeader, jpeg: &mut Vec<u8>) -> io::Result<bool> {
+        let at = self.whole_until.saturating_sub(u64::from(header.jpeg_bytes));
+        jpeg.resize(header.jpeg_bytes as usize, 0);
+        self.file.get_ref().read_exact_at(jpeg, at)?;
+        Ok(crc32fast::hash(jpeg) == header.jpeg_crc)
+    }
+
     /// The next frame; its picture goes to `jpeg`, checked. Without `jpeg`
     /// pictures are passed over unread.
     ///
@@ -148,4 +171,19 @@ impl SegmentReader {
         self.at = self.len;
         Ok(Next::Torn { bytes: self.len - from })
     }
+}
+
+/// End of the last whole frame of a segment, and its length; `None`: a later
+/// version wrote it.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn whole_part(path: &Path) -> io::Result<Option<(u64, u64)>> {
+    let mut reader = SegmentReader::open(path)?;
+    if matches!(reader.header(), Err(FileHeaderError::Newer(_))) {
+        return Ok(None);
+    }
+    let mut jpeg = Vec::new();
+    while reader.next(Some(&mut jpeg))?.is_some() {}
+    Ok(Some((reader.whole_until(), reader.len())))
 }

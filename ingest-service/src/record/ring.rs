@@ -17,10 +17,10 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use flatframe_shared::frame::CameraId;
 
-use super::container::{FILE_HEADER_BYTES, FileHeader, FileHeaderError, FrameHeader};
-use super::name::SegmentName;
+use super::container::{FILE_HEADER_BYTES, FileHeader, FrameHeader};
+use super::name::{SegmentName, segments_in};
 use super::queue::Frame;
-use super::reader::SegmentReader;
+use super::reader::whole_part;
 
 /// Most segments of one camera; the oldest go beyond that.
 pub const MAX_SEGMENTS: usize = 8192;
@@ -115,10 +115,8 @@ impl Ring {
     /// What the disk said.
     pub fn open(folder: PathBuf, bounds: Bounds) -> io::Result<Self> {
         let mut segments = Vec::new();
-        for entry in fs::read_dir(&folder)? {
-            let entry = entry?;
-            let Some(name) = entry.file_name().to_str().and_then(SegmentName::parse) else { continue };
-            let found = match entry.metadata() {
+        for name in segments_in(&folder)? {
+            let found = match fs::symlink_metadata(folder.join(name.to_string())) {
                 Ok(found) => found,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
@@ -128,7 +126,6 @@ impl Ring {
             let written = Written::Before(unix_s.filter(|unix_s| *unix_s >= CLOCK_IS_SET_UNIX_S));
             segments.push(Segment { name, bytes: found.len(), written });
         }
-        segments.sort_by_key(|segment| segment.name);
         let mut ring = Self {
             folder,
             bounds,
@@ -184,6 +181,7 @@ impl Ring {
             captured_unix_us: frame.captured_unix_us,
             since_run_us: u64::try_from(since_run.as_micros()).unwrap_or(u64::MAX),
             size: frame.size,
+            is_late: frame.is_late,
             jpeg_crc: crc32fast::hash(&frame.jpeg),
         };
         let bytes = header.whole_bytes();
@@ -341,13 +339,20 @@ impl Ring {
     fn mend_last(&mut self) -> io::Result<()> {
         let Some(last) = self.segments.back_mut() else { return Ok(()) };
         let path = self.folder.join(last.name.to_string());
-        let mut reader = SegmentReader::open(&path)?;
-        if matches!(reader.header(), Err(FileHeaderError::Newer(_))) {
-            return Ok(());
-        }
-        let mut jpeg = Vec::new();
-        while reader.next(Some(&mut jpeg))?.is_some() {}
-        let (whole, len) = (reader.whole_until(), reader.len());
+        let (whole, len) = match whole_part(&path) {
+            Ok(Some(parts)) => parts,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                // One bad place of the disk must not end the recording of all
+                // cameras: nothing is ever appended to this file.
+                tracing::warn!(
+                    file = %path.display(),
+                    %error,
+                    "the end of a recording cannot be read: it is left as it is"
+                );
+                return Ok(());
+            }
+        };
         if whole == len && whole > 0 {
             return Ok(());
         }

@@ -2,7 +2,8 @@
 //! decides nothing.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Why a frame that was meant to be recorded is not.
@@ -83,6 +84,8 @@ impl fmt::Display for Pause {
 pub struct CameraRecording {
     /// Frames written since the start.
     pub recorded: u64,
+    /// Of them, those that are to be sent late.
+    pub late: u64,
     /// Their bytes, with headers.
     pub written_bytes: u64,
     /// Frames that were not, by [`NotRecorded::ALL`].
@@ -101,6 +104,7 @@ pub struct CameraRecording {
 #[derive(Debug, Default)]
 pub struct CameraTally {
     recorded: AtomicU64,
+    late: AtomicU64,
     written_bytes: AtomicU64,
     not_recorded: [AtomicU64; NotRecorded::ALL.len()],
     pub(super) disk_bytes: AtomicU64,
@@ -111,9 +115,15 @@ pub struct CameraTally {
 
 impl CameraTally {
     /// Counts a frame that was written, with its header.
-    pub fn add_recorded(&self, bytes: u64) {
+    pub fn add_recorded(&self, bytes: u64, is_late: bool) {
         self.recorded.fetch_add(1, Relaxed);
         self.written_bytes.fetch_add(bytes, Relaxed);
+        self.late.fetch_add(u64::from(is_late), Release);
+    }
+
+    /// Frames written that are to be sent late: what was counted can be read.
+    pub fn late(&self) -> u64 {
+        self.late.load(Acquire)
     }
 
     /// Counts a frame that was not.
@@ -126,6 +136,7 @@ impl CameraTally {
         let get = |count: &AtomicU64| count.load(Relaxed);
         CameraRecording {
             recorded: get(&self.recorded),
+            late: get(&self.late),
             written_bytes: get(&self.written_bytes),
             not_recorded: self.not_recorded.each_ref().map(get),
             disk_bytes: get(&self.disk_bytes),

@@ -69,6 +69,7 @@ fn settings(dir: &Path) -> RecordingSettings {
         queue_bytes: 64 << 20,
         fps: 5.0,
         around: Around { before: Duration::from_secs(2), after: Duration::from_secs(3), before_bytes: 1 << 20 },
+        late: None,
     }
 }
 
@@ -119,6 +120,7 @@ impl Stage {
             captured: self.start + Duration::from_millis(now_ms),
             captured_unix_us: self.clock.wall_us(),
             size: SIZE,
+            is_late: false,
             jpeg: Bytes::from(vec![self.number as u8; bytes]),
         }
     }

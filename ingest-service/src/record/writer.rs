@@ -102,7 +102,7 @@ impl Writer {
         while let Some(frame) = self.batch.pop_front() {
             let tally = &Arc::clone(&self.shared).cameras[frame.camera].tally;
             match self.write(&frame, now) {
-                Ok(bytes) => tally.add_recorded(bytes),
+                Ok(bytes) => tally.add_recorded(bytes, frame.is_late),
                 Err(reason) => tally.add_not_recorded(reason),
             }
             self.shared.queue.settle(frame.held_bytes());

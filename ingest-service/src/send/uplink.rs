@@ -3,10 +3,11 @@
 //! and says `lost` when the stream breaks. The only code of this service that
 //! names generated types. Never sends without a credit, keeps no picture after
 //! handing it over, and retries no frame: a newer one is always better.
+//! [`late`] sends what was kept during an outage, on a stream of its own.
 
+pub mod late;
 mod stream;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,25 +24,27 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use crate::send::Outbox;
+use crate::send::dial::{Dial, Parting, Retry, with_causes};
+use crate::send::servers::Turn;
 use crate::send::uplink::stream::Stream;
-use crate::source::BoxFuture;
 use crate::source::status::StatusCell;
 use crate::terms::{Terms, TermsCell};
 
-/// HTTP/2 pings: a server that is stopped is noticed within 6 s.
-const PING_INTERVAL: Duration = Duration::from_secs(3);
-const PING_DEADLINE: Duration = Duration::from_secs(3);
-/// Flow-control window for what the server sends, in bytes: answers are small.
-const WINDOW_BYTES: u32 = 64 * 1024;
 /// Largest message taken from the server, in bytes.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024;
 /// Longest wait that a server's retry delay can cause.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
+/// A server that refused a camera is passed over for so long, unless it says
+/// for how long.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
+/// And never for less.
+const SHORTEST_REFUSAL: Duration = Duration::from_secs(1);
+/// Longest pause before another server is tried, where there is one.
+const FAILOVER_JITTER: Duration = Duration::from_millis(100);
 /// Messages beside frames that may wait to be written: hello or one status.
 const ROOM_BESIDE_FRAMES: usize = 2;
 
@@ -77,23 +80,10 @@ impl Default for Deadlines {
     }
 }
 
-/// Opens connections to a server.
-pub trait Dial: fmt::Debug + Send + Sync {
-    /// One attempt.
-    fn dial(&self) -> BoxFuture<'_, Result<Channel, tonic::transport::Error>>;
-}
-
-/// Over TCP.
-impl Dial for Endpoint {
-    fn dial(&self) -> BoxFuture<'_, Result<Channel, tonic::transport::Error>> {
-        Box::pin(self.connect())
-    }
-}
-
 /// Sends the frames of one camera.
 #[derive(Debug)]
 pub struct Uplink {
-    /// Where to: [`endpoint`], unless the network is simulated.
+    /// Where to: [`super::route::Route`], unless a test has a way of its own.
     pub server: Box<dyn Dial>,
     /// What is said first.
     pub hello: CameraHello,
@@ -120,6 +110,8 @@ enum End {
     Finished,
     /// The server is going away.
     Drained,
+    /// The camera had better be elsewhere.
+    Moved,
 }
 
 /// Why a stream could not be had, or broke.
@@ -142,7 +134,9 @@ enum UplinkError {
 impl From<Status> for UplinkError {
     fn from(status: Status) -> Self {
         let retry_after = retry_after(&status);
-        Self::Status { code: status.code(), message: convert::short(status.message().to_owned()), retry_after }
+        // Where the connection broke, the status is ours, and only its cause says why.
+        let message = std::error::Error::source(&status).map_or_else(|| status.message().to_owned(), with_causes);
+        Self::Status { code: status.code(), message: convert::short(message), retry_after }
     }
 }
 
@@ -152,36 +146,32 @@ impl From<InvalidMessage> for UplinkError {
     }
 }
 
-/// The server at `address`, as each camera connects to it. What runs behind a
-/// connection is spawned on `connections`, so that its end can be waited for.
-///
-/// # Errors
-/// When `address` is not `http://HOST:PORT`.
-pub fn endpoint(address: &str, connections: &TaskTracker) -> Result<Endpoint, tonic::transport::Error> {
-    Ok(Endpoint::from_shared(address.to_owned())?
-        .user_agent(flatframe_shared::SOFTWARE)?
-        .tcp_nodelay(true)
-        .connect_timeout(Deadlines::default().connect)
-        .http2_keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_DEADLINE)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .executor(TrackedExecutor(connections.clone())))
-}
-
-/// Spawns what tonic runs behind a connection.
-#[derive(Clone)]
-struct TrackedExecutor(TaskTracker);
-
-impl<F> hyper::rt::Executor<F> for TrackedExecutor
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, task: F) {
-        self.0.spawn(task);
+impl UplinkError {
+    fn parting(&self) -> Parting {
+        match self {
+            Self::Status { code: Code::ResourceExhausted, retry_after, .. } => {
+                Parting::Refused(retry_after.unwrap_or(REFUSED_FOR).clamp(SHORTEST_REFUSAL, LONGEST_RETRY_AFTER))
+            }
+            Self::Status { code: Code::AlreadyExists | Code::Aborted, .. } => Parting::Taken,
+            Self::Status {
+                code:
+                    Code::InvalidArgument
+                    | Code::FailedPrecondition
+                    | Code::Unimplemented
+                    | Code::PermissionDenied
+                    | Code::Unauthenticated,
+                ..
+            }
+            | Self::Protocol(_) => Parting::Refused(REFUSED_FOR),
+            Self::NotConnected(_) | Self::NoWelcome(_) | Self::Status { .. } | Self::AnswerLate | Self::Closed => {
+                Parting::Gone
+            }
+        }
     }
 }
+
+/// Where a camera moves to: a connection to a server that takes frames.
+type Next = Option<(Channel, Turn)>;
 
 impl Uplink {
     /// Sends until `finish`, then waits a little for the last answers. Opens
@@ -189,25 +179,44 @@ impl Uplink {
     pub async fn run(self, finish: CancellationToken) {
         let (first, longest) = self.deadlines.reconnect;
         let mut backoff = Backoff::new(first, longest);
-        let mut reported = None;
+        let (mut reported, mut next) = (None, None);
         loop {
             let answered_before = self.answered();
-            let ended = self.run_once(&finish, &mut reported).await;
-            self.terms.set(None);
-            self.outbox.clear(DropReason::Offline);
+            let ended = self.run_once(&finish, &mut reported, &mut next).await;
+            let has_moved = matches!(ended, Ok(End::Moved));
+            if !has_moved {
+                next = None;
+                self.terms.set(None);
+                self.outbox.clear(DropReason::Offline);
+            }
             if self.answered() > answered_before {
                 backoff.reset();
             }
-            let mut delay = backoff.next_delay();
-            match ended {
+            let parting = match &ended {
                 Ok(End::Finished) => return,
-                Ok(End::Drained) => tracing::info!("the server drained the stream"),
-                Err(error) => {
-                    if let UplinkError::Status { retry_after: Some(asked), .. } = error {
-                        delay = delay.max(asked.min(LONGEST_RETRY_AFTER));
-                    }
-                    report(&error, delay, &mut reported);
+                Ok(End::Drained) => Parting::Drained,
+                Ok(End::Moved) => Parting::Moved,
+                Err(error) => error.parting(),
+            };
+            let mut retry = self.server.ended(parting);
+            if has_moved {
+                continue;
+            }
+            // A server that drains whatever comes is not asked in a circle.
+            if parting == Parting::Drained && self.answered() == answered_before {
+                retry = Retry::Later;
+            }
+            let mut delay = match retry {
+                Retry::Elsewhere => FAILOVER_JITTER.mul_f64(fastrand::f64()),
+                Retry::Later => backoff.next_delay(),
+            };
+            if let Err(error) = ended {
+                if let UplinkError::Status { retry_after: Some(asked), .. } = error
+                    && retry == Retry::Later
+                {
+                    delay = delay.max(asked.min(LONGEST_RETRY_AFTER));
                 }
+                report(&error, delay, &mut reported);
             }
             if finish.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
                 return;
@@ -215,9 +224,18 @@ impl Uplink {
         }
     }
 
-    async fn run_once(&self, finish: &CancellationToken, reported: &mut Option<String>) -> Result<End, UplinkError> {
-        let Some(opened) = finish.run_until_cancelled(self.open()).await else { return Ok(End::Finished) };
+    /// One stream, over the connection `next` where there is one; leaves there
+    /// where the camera moves to.
+    async fn run_once(
+        &self,
+        finish: &CancellationToken,
+        reported: &mut Option<String>,
+        next: &mut Next,
+    ) -> Result<End, UplinkError> {
+        let opening = self.open(next.take());
+        let Some(opened) = finish.run_until_cancelled(opening).await else { return Ok(End::Finished) };
         let (messages, inbound, welcome) = opened?;
+        self.server.opened(welcome.pace);
         *reported = None;
         tracing::info!(
             server = welcome.software,
@@ -228,32 +246,11 @@ impl Uplink {
             "connected to the server"
         );
         self.take_terms(&welcome, welcome.pace);
-        Stream::new(self, messages, inbound, welcome).run(finish).await
+        Stream::new(self, messages, inbound, welcome).run(finish, next).await
     }
 
-    async fn open(
-        &self,
-    ) -> Result<(mpsc::Sender<v1::PublishRequest>, Streaming<v1::PublishResponse>, ServerWelcome), UplinkError> {
-        let channel = timeout(self.deadlines.connect, self.server.dial())
-            .await
-            .map_err(|_| UplinkError::NotConnected(format!("none within {} ms", self.deadlines.connect.as_millis())))?
-            .map_err(|error| UplinkError::NotConnected(with_causes(&error)))?;
-        let (messages, to_send) = mpsc::channel(self.max_in_flight + ROOM_BESIDE_FRAMES);
-        let hello = v1::publish_request::Message::Hello(convert::hello_to_wire(&self.hello));
-        messages.try_send(v1::PublishRequest { message: Some(hello) }).map_err(|_| UplinkError::Closed)?;
-        let mut client = FrameServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let welcoming = async {
-            let mut inbound = client.publish(ReceiverStream::new(to_send)).await?.into_inner();
-            match inbound.message().await?.ok_or(UplinkError::Closed)?.message {
-                Some(v1::publish_response::Message::Welcome(welcome)) => {
-                    Ok((inbound, convert::welcome_from_wire(welcome)?))
-                }
-                _ => Err(UplinkError::Protocol("the first message is not a welcome".into())),
-            }
-        };
-        let welcomed = timeout(self.deadlines.welcome, welcoming).await;
-        let (inbound, welcome) = welcomed.map_err(|_| UplinkError::NoWelcome(self.deadlines.welcome))??;
-        Ok((messages, inbound, welcome))
+    async fn open(&self, next: Next) -> Result<Opened, UplinkError> {
+        open(&*self.server, &self.deadlines, &self.hello, self.max_in_flight + ROOM_BESIDE_FRAMES, next).await
     }
 
     /// Makes known what the server takes from now on.
@@ -263,6 +260,15 @@ impl Uplink {
             pace.max_size.height_px.min(welcome.max_size.height_px),
         );
         let max_frame_bytes = welcome.max_frame_bytes as usize;
+        // After a move what waits was made for another server.
+        let fits = |before: Terms| {
+            before.max_frame_bytes <= max_frame_bytes
+                && before.max_size.width_px <= welcome.max_size.width_px
+                && before.max_size.height_px <= welcome.max_size.height_px
+        };
+        if self.terms.get().is_some_and(|before| !fits(before)) {
+            self.outbox.clear(DropReason::Offline);
+        }
         self.terms.set(Some(Terms { max_fps: pace.max_fps, max_size, max_frame_bytes }));
     }
 
@@ -271,11 +277,54 @@ impl Uplink {
     }
 }
 
+/// A stream that is welcome: where messages go, what comes, and the welcome.
+type Opened = (mpsc::Sender<v1::PublishRequest>, Streaming<v1::PublishResponse>, ServerWelcome);
+
+/// Connects, unless there is a connection already, says hello and waits for the
+/// welcome. At most `room` messages wait to be written.
+async fn open(
+    server: &dyn Dial,
+    deadlines: &Deadlines,
+    hello: &CameraHello,
+    room: usize,
+    next: Next,
+) -> Result<Opened, UplinkError> {
+    // Kept until the welcome, so that not all cameras open at once.
+    let (channel, _turn) = match next {
+        Some((channel, turn)) => (channel, turn),
+        None => {
+            let turn = server.turn().await;
+            (connect(server, deadlines).await?, turn)
+        }
+    };
+    let (messages, to_send) = mpsc::channel(room);
+    let hello = v1::publish_request::Message::Hello(convert::hello_to_wire(hello));
+    messages.try_send(v1::PublishRequest { message: Some(hello) }).map_err(|_| UplinkError::Closed)?;
+    let mut client = FrameServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let welcoming = async {
+        let mut inbound = client.publish(ReceiverStream::new(to_send)).await?.into_inner();
+        match inbound.message().await?.ok_or(UplinkError::Closed)?.message {
+            Some(v1::publish_response::Message::Welcome(welcome)) => {
+                Ok((inbound, convert::welcome_from_wire(welcome)?))
+            }
+            _ => Err(UplinkError::Protocol("the first message is not a welcome".into())),
+        }
+    };
+    let welcomed = timeout(deadlines.welcome, welcoming).await;
+    let (inbound, welcome) = welcomed.map_err(|_| UplinkError::NoWelcome(deadlines.welcome))??;
+    Ok((messages, inbound, welcome))
+}
+
+async fn connect(server: &dyn Dial, deadlines: &Deadlines) -> Result<Channel, UplinkError> {
+    let late = || UplinkError::NotConnected(format!("none within {} ms", deadlines.connect.as_millis()));
+    let dialled = timeout(deadlines.connect, server.dial()).await.map_err(|_| late())?;
+    dialled.map_err(|error| UplinkError::NotConnected(error.to_string()))
+}
+
 /// Logs a failure once, until it changes or a stream is opened.
 fn report(error: &UplinkError, delay: Duration, reported: &mut Option<String>) {
-    let text = error.to_string();
     let retry_ms = delay.as_millis() as u64;
-    if reported.as_ref() == Some(&text) {
+    if !is_news(error, reported) {
         tracing::debug!(%error, retry_ms, "still no stream to the server");
         return;
     }
@@ -283,18 +332,17 @@ fn report(error: &UplinkError, delay: Duration, reported: &mut Option<String>) {
         UplinkError::Status { code: Code::AlreadyExists, .. } => {
             tracing::warn!(%error, retry_ms, "another sender uses this camera id: give each camera an id of its own");
         }
+        UplinkError::Status { code: Code::Unauthenticated | Code::PermissionDenied, .. } => {
+            tracing::warn!(%error, retry_ms, "the server does not let this camera in: look at server.cert");
+        }
         _ => tracing::warn!(%error, retry_ms, "no stream to the server"),
     }
-    *reported = Some(text);
 }
 
-/// An error and what caused it: tonic's own text is only "transport error".
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
+/// Whether this failure was not the last one that was told.
+fn is_news(error: &impl std::fmt::Display, reported: &mut Option<String>) -> bool {
+    let text = Some(error.to_string());
+    let is_news = *reported != text;
+    *reported = text;
+    is_news
 }

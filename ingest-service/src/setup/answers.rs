@@ -18,8 +18,11 @@ const MAX_LINE_BYTES: u64 = 4096;
 /// What a camera box needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Answers {
-    /// `http://HOST:PORT`.
+    /// `http://HOST:PORT`, or with `https`.
     pub(super) server: String,
+    /// With `https`: authority, certificate and key, as `ca`, `cert` and `key`
+    /// in the configuration; those that are not empty are set.
+    pub(super) tls: [String; 3],
     /// As `source` in the configuration.
     pub(super) source: String,
     /// Stable id of the camera.
@@ -84,7 +87,12 @@ impl Answers {
             default: fs::read_to_string("/proc/sys/kernel/hostname").ok().and_then(|name| id(name.trim()).ok()),
             check: id,
         };
-        Ok(Self { server: server.ask(input, output)?, source: source.ask(input, output)?, id: id.ask(input, output)? })
+        let tls = [&args.ca, &args.cert, &args.key].map(|path| path.as_deref().map_or(String::new(), absolute));
+        let mut server = server.ask(input, output)?;
+        if args.ca.is_some() {
+            server = server.replacen("http://", "https://", 1);
+        }
+        Ok(Self { server, tls, source: source.ask(input, output)?, id: id.ask(input, output)? })
     }
 }
 
@@ -117,18 +125,27 @@ impl Question<'_> {
     }
 }
 
+/// A service does not start where its files were named.
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+}
+
 fn server(text: &str) -> Result<String, String> {
     let wrong = || "use a name or an address, such as server.lan or 10.0.0.5:50051".to_owned();
-    let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+    let (scheme, rest) = match text.strip_prefix("https://") {
+        Some(rest) => ("https", rest),
+        None => ("http", text.strip_prefix("http://").unwrap_or(text)),
+    };
+    let authority = rest.trim_end_matches('/');
     let authority: http::uri::Authority = authority.parse().map_err(|_| wrong())?;
     if authority.host().is_empty() || authority.as_str().contains('@') {
         return Err(wrong());
     }
     match authority.port_u16() {
-        Some(_) => Ok(format!("http://{authority}")),
+        Some(_) => Ok(format!("{scheme}://{authority}")),
         // A port that cannot be read, or one that is missing.
         None if authority.as_str() != authority.host() => Err(wrong()),
-        None => Ok(format!("http://{authority}:{DEFAULT_PORT}")),
+        None => Ok(format!("{scheme}://{authority}:{DEFAULT_PORT}")),
     }
 }
 
@@ -172,15 +189,24 @@ mod tests {
     }
 
     fn args(server: &str, source: &str, id: &str) -> SetupArgs {
-        SetupArgs { server: Some(server.into()), source: Some(source.into()), id: Some(id.into()), replace: false }
+        SetupArgs {
+            server: Some(server.into()),
+            source: Some(source.into()),
+            id: Some(id.into()),
+            ..SetupArgs::default()
+        }
     }
 
     #[test]
     fn a_wrong_answer_is_told_why_and_asked_again() {
         let (answers, shown) =
             asked(&SetupArgs::default(), "\nhttp://a b\nserver.lan\nphoto\npattern\nfront door\nfront-door\n");
-        let expected =
-            Answers { server: "http://server.lan:50051".into(), source: "pattern".into(), id: "front-door".into() };
+        let expected = Answers {
+            server: "http://server.lan:50051".into(),
+            tls: Default::default(),
+            source: "pattern".into(),
+            id: "front-door".into(),
+        };
         assert_eq!(answers.expect("answered"), expected);
         assert_eq!(shown.matches("Where is the inference-service").count(), 3, "{shown}");
         for words in ["such as server.lan", "use pattern", "a-z"] {
@@ -193,6 +219,9 @@ mod tests {
         let (answers, shown) = asked(&args("10.0.0.5:7000", "pattern", "a"), "");
         assert_eq!(answers.expect("all given").server, "http://10.0.0.5:7000");
         assert_eq!(shown, "");
+        let tls = SetupArgs { ca: Some("/c/ca.pem".into()), ..args("server.lan", "pattern", "a") };
+        let answers = asked(&tls, "").0.expect("all given");
+        assert_eq!((answers.server.as_str(), &answers.tls[0][..]), ("https://server.lan:50051", "/c/ca.pem"));
         let (answers, _) = asked(&SetupArgs { server: None, ..args("", "pattern", "a") }, "");
         assert!(answers.expect_err("the input ended").to_string().contains("give --server"));
         let (answers, _) = asked(&args("s", "mjpeg+http://u:secret@cam:x/", "a"), "");
@@ -207,10 +236,11 @@ mod tests {
             ("http://server:1/", "http://server:1"),
             ("[::1]", "http://[::1]:50051"),
             ("[::1]:9", "http://[::1]:9"),
+            ("https://server", "https://server:50051"),
         ] {
             assert_eq!(server(text).as_deref(), Ok(address), "{text}");
         }
-        for text in ["", ":50051", "https://server", "server:port", "server:", "server:99999", "u:p@server"] {
+        for text in ["", ":50051", "ftp://server", "server:port", "server:", "server:99999", "u:p@server"] {
             assert!(server(text).is_err(), "{text}");
         }
     }

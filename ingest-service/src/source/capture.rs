@@ -28,6 +28,15 @@ const CLOCK_IS_SET_UNIX_S: u64 = 1_577_836_800;
 /// Most frames per second that a camera takes while memory is short.
 const SHORT_MEMORY_FPS: f32 = 1.0;
 
+/// Which pictures a recording wants.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RecordedAt {
+    /// Most in a second.
+    pub fps: f32,
+    /// Only while no server takes frames.
+    pub only_in_outages: bool,
+}
+
 /// Takes the pictures of one camera.
 #[derive(Debug)]
 pub struct Capture {
@@ -45,8 +54,8 @@ pub struct Capture {
     /// Age at which a frame is worthless.
     ttl: Duration,
     gate: RateGate,
-    /// The rate of the recording, and its gate; `None`: nothing is recorded.
-    recording: Option<(f32, RateGate)>,
+    /// What the recording wants, and its gate; `None`: nothing is recorded.
+    recording: Option<(RecordedAt, RateGate)>,
     /// Number of the last frame.
     last_number: u64,
     /// Whole pictures so far.
@@ -68,10 +77,9 @@ impl Capture {
         Self { camera, ledger, status, slot, terms, memory, own_fps, ttl, gate, recording, last_number: 0, whole: 0 }
     }
 
-    /// Takes pictures for a recording too, at most `fps` a second, whatever the
-    /// server asks for and whether there is one.
-    pub fn recorded_at(self, fps: Option<f32>) -> Self {
-        Self { recording: fps.map(|fps| (fps, RateGate::default())), ..self }
+    /// Takes pictures for a recording too, whatever the server asks for.
+    pub fn recorded_at(self, recorded: Option<RecordedAt>) -> Self {
+        Self { recording: recorded.map(|recorded| (recorded, RateGate::default())), ..self }
     }
 
     /// The device answered; the no-picture limit runs from now on.
@@ -103,9 +111,10 @@ impl Capture {
         } else {
             terms.is_none().then_some(DropReason::Offline)
         };
-        let is_recorded = self.recording.as_mut().is_some_and(|(recording_fps, gate)| {
-            let slowest = short_fps.map_or(*recording_fps, |short_fps| recording_fps.min(short_fps));
-            gate.wants(now, Some(slowest))
+        let is_of_outage = terms.is_none();
+        let is_recorded = self.recording.as_mut().is_some_and(|(recorded, gate)| {
+            let slowest = short_fps.map_or(recorded.fps, |short_fps| recorded.fps.min(short_fps));
+            (is_of_outage || !recorded.only_in_outages) && gate.wants(now, Some(slowest))
         });
         if let Some(reason) = unsent
             && !is_recorded
@@ -118,7 +127,7 @@ impl Capture {
             );
             let birth =
                 Birth { number, captured: now, captured_unix_us: unix_us(SystemTime::now()), ttl: self.ttl, span };
-            let purpose = Purpose { is_recorded, unsent };
+            let purpose = Purpose { is_recorded, unsent, is_of_outage };
             self.slot.put(CapturedFrame { birth, ticket, picture, purpose });
         }
     }
@@ -227,7 +236,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn recorded_whatever_the_server_wants() {
         for (server, sent) in [(None, 0), (terms(Some(1.0)), 2), (terms(None), 40)] {
-            let mut capture = capture(None).recorded_at(Some(5.0));
+            let every = RecordedAt { fps: 5.0, only_in_outages: false };
+            let mut capture = capture(None).recorded_at(Some(every));
             capture.terms.set(server);
             let (mut to_send, mut to_record) = (0, 0);
             for _ in 0..40 {
@@ -243,6 +253,27 @@ mod tests {
             assert!(to_record.abs_diff(10) <= 1 && to_send.abs_diff(sent) <= 1, "{server:?}: {to_record}, {to_send}");
             assert_eq!((capture.ledger.counts().balance(), capture.ledger.counts().waiting), (0, 0));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_outages_are_recorded_where_that_is_asked() {
+        let outages = RecordedAt { fps: 100.0, only_in_outages: true };
+        let mut capture = capture(None).recorded_at(Some(outages));
+        let mut recorded = Vec::new();
+        for server in [None, terms(None), None] {
+            capture.terms.set(server);
+            for _ in 0..5 {
+                capture.jpeg(Bytes::from_static(b"x"));
+                let live = capture.slot.live() > 0;
+                let frame = live.then(|| capture.slot.take().expect("open"));
+                let purpose = frame.as_ref().map(|frame| frame.purpose).unwrap_or_default();
+                recorded.push((purpose.is_recorded, purpose.is_of_outage));
+                frame.into_iter().for_each(|frame| frame.ticket.drop_as(DropReason::Offline));
+                tokio::time::advance(Duration::from_millis(50)).await;
+            }
+        }
+        let of = |is| [(is, is); 5];
+        assert_eq!(recorded, [of(true), of(false), of(true)].concat());
     }
 
     #[test]

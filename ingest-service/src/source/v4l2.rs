@@ -37,6 +37,8 @@ pub const BUFFERS: u32 = 3;
 const ROW_PADDING_BYTES: usize = 255;
 /// Time for a device to be opened and to agree on a mode.
 const OPEN_DEADLINE: Duration = Duration::from_secs(5);
+/// Longest pause before an unplugged camera is looked for again.
+const LONGEST_DELAY: Duration = Duration::from_secs(1);
 
 /// One V4L2 device.
 #[derive(Debug)]
@@ -141,6 +143,11 @@ impl Source for V4l2Source {
         stop: &'a CancellationToken,
     ) -> BoxFuture<'a, Result<(), SourceError>> {
         Box::pin(self.read(capture, stop))
+    }
+
+    /// To look for a device that is not there costs one failed call.
+    fn longest_delay(&self) -> Duration {
+        LONGEST_DELAY
     }
 }
 

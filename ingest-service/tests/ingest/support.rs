@@ -189,6 +189,7 @@ pub fn welcome(window: u32) -> v1::Welcome {
         window,
         pace: Some(v1::Pace { max_fps: 0.0, max_width_px: 640, max_height_px: 480 }),
         software: "fake".into(),
+        late_after_unix_us: None,
     }
 }
 

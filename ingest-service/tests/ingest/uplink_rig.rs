@@ -9,8 +9,10 @@ use flatframe_shared::histogram::Histogram;
 use flatframe_shared::ledger::{IngestCounts, IngestLedger};
 use ingest_service::frame::{Birth, PreparedFrame};
 use ingest_service::send::Outbox;
+use ingest_service::send::connection::{Liveness, endpoint};
 use ingest_service::send::mailbox::Mailbox;
-use ingest_service::send::uplink::{Deadlines, Uplink, endpoint};
+use ingest_service::send::servers::directory::Named;
+use ingest_service::send::uplink::{Deadlines, Uplink};
 use ingest_service::source::status::StatusCell;
 use ingest_service::terms::TermsCell;
 use tokio::task::JoinHandle;
@@ -52,8 +54,10 @@ impl Rig {
         let (outbox, ledger) = (Outbox::new(Mailbox::new(2, 1 << 20)), IngestLedger::new());
         let (terms, status, latency) = (TermsCell::default(), StatusCell::new(), Arc::<Histogram>::default());
         let ttl = Duration::from_secs(20);
+        let named = Named::parse(&server.url()).expect("a server");
+        let way = endpoint(&named, None, Liveness::ALONE, &TaskTracker::new()).expect("an address");
         let uplink = Uplink {
-            server: Box::new(endpoint(&server.url(), &TaskTracker::new()).expect("an address")),
+            server: Box::new(way),
             hello: CameraHello {
                 camera: CameraId::parse("cam").expect("valid"),
                 session: SessionId(7),
@@ -62,6 +66,7 @@ impl Rig {
                 wanted_fps: 5.0,
                 ttl,
                 display_name: "Camera".into(),
+                late: false,
             },
             outbox: outbox.clone(),
             terms: terms.clone(),

@@ -28,7 +28,7 @@ fn folder() -> tempfile::TempDir {
 
 fn config(address: String, camera: CameraConfig) -> Config {
     Config {
-        server: ServerConfig { address },
+        server: ServerConfig::at(address),
         admin: AdminConfig { listen: String::new(), ..AdminConfig::default() },
         camera: vec![camera],
         ..Config::default()

@@ -1,12 +1,16 @@
 //! A film that was exported from a recording, looked at by ffmpeg.
 
 use std::process::Command;
+use std::time::Duration;
 
 use ingest_service::Ingest;
 use ingest_service::config::{CameraConfig, Config};
 use tokio_util::sync::CancellationToken;
 
 use crate::peers::{PAUSE, installed};
+
+/// Nothing here takes this long unless it is broken.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A recording that was exported is a film to ffmpeg: every frame decodes, at
 /// the size and the rate at which it was captured.
@@ -27,9 +31,12 @@ async fn ffprobe_plays_an_export() {
     let shutdown = CancellationToken::new();
     let ingest = Ingest::start(config, shutdown.clone()).await.expect("starts");
     let recorded = || ingest.sources().recording.iter().flat_map(|recording| recording.cameras()).next();
-    while recorded().is_none_or(|(_, of)| of.recorded < 40) {
-        tokio::time::sleep(PAUSE).await;
-    }
+    let all = async {
+        while recorded().is_none_or(|(_, of)| of.recorded < 40) {
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("40 frames are recorded");
     shutdown.cancel();
     let sources = ingest.sources().clone();
     assert_eq!(ingest.join().await.balance(), 0);

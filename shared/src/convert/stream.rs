@@ -22,6 +22,7 @@ pub fn hello_to_wire(hello: &CameraHello) -> v1::Hello {
         wanted_fps: hello.wanted_fps,
         ttl_ms: millis_u32(hello.ttl),
         display_name: hello.display_name.clone(),
+        late: hello.late,
     }
 }
 
@@ -50,6 +51,7 @@ pub fn hello_from_wire(hello: v1::Hello) -> Result<CameraHello, InvalidMessage> 
         wanted_fps: hello.wanted_fps,
         ttl,
         display_name: short(hello.display_name),
+        late: hello.late,
     })
 }
 
@@ -63,6 +65,7 @@ pub fn welcome_to_wire(welcome: &ServerWelcome) -> v1::Welcome {
         window: welcome.window,
         pace: Some(pace_to_wire(welcome.pace)),
         software: welcome.software.clone(),
+        late_after_unix_us: welcome.late_after_unix_us,
     }
 }
 
@@ -87,6 +90,7 @@ pub fn welcome_from_wire(welcome: v1::Welcome) -> Result<ServerWelcome, InvalidM
         window: welcome.window,
         pace: pace_from_wire(pace)?,
         software: short(welcome.software),
+        late_after_unix_us: welcome.late_after_unix_us,
     })
 }
 
@@ -191,6 +195,7 @@ mod tests {
             wanted_fps: 5.0,
             ttl: Duration::from_secs(1),
             display_name: "Bus 7".into(),
+            late: true,
         }
     }
 
@@ -246,6 +251,7 @@ mod tests {
             window: 2,
             pace: Pace { max_fps: None, max_size: PictureSize::new(320, 240) },
             software: "test".into(),
+            late_after_unix_us: Some(7),
         };
         let wire = welcome_to_wire(&welcome);
         assert_eq!(welcome_from_wire(wire.clone()), Ok(welcome));

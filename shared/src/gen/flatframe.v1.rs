@@ -81,6 +81,14 @@ pub struct Hello {
     /// Human-readable name of the camera, at most 128 bytes; may be empty.
     #[prost(string, tag = "8")]
     pub display_name: ::prost::alloc::string::String,
+    /// A stream of late frames: those kept while no server took them, oldest
+    /// first. It does not make the camera known or online. Its results go into
+    /// the history alone. One credit at a time is granted, when other cameras
+    /// leave time for it. A server that takes such streams says so by
+    /// Welcome.late_after_unix_us; without it nothing may be sent. wanted_fps and
+    /// ttl_ms mean nothing then.
+    #[prost(bool, tag = "9")]
+    pub late: bool,
 }
 /// One picture.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -96,7 +104,9 @@ pub struct Frame {
     #[prost(uint64, tag = "3")]
     pub remaining_us: u64,
     /// Wall-clock time of capture, in microseconds since the Unix epoch, for
-    /// display only; 0 when the sender's clock is not set.
+    /// display only; 0 when the sender's clock is not set. On a late stream it is
+    /// what counts, and must grow from frame to frame; age_us and remaining_us
+    /// mean nothing there.
     #[prost(int64, tag = "4")]
     pub captured_unix_us: i64,
     /// Width of the picture as encoded, in pixels.
@@ -113,7 +123,8 @@ pub struct Frame {
     #[prost(bytes = "bytes", tag = "8")]
     pub jpeg: ::prost::bytes::Bytes,
 }
-/// State of a camera as its sender sees it.
+/// State of a camera as its sender sees it. On a late stream it only says that
+/// the sender lives.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CameraStatus {
     /// State of the source.
@@ -206,6 +217,11 @@ pub struct Welcome {
     /// Name and version of the server software.
     #[prost(string, tag = "7")]
     pub software: ::prost::alloc::string::String,
+    /// On a late stream, and only there: frames captured up to this time are
+    /// refused, because the history has a late result of this camera that is as
+    /// new, in microseconds since the Unix epoch; 0 when it has none.
+    #[prost(int64, optional, tag = "8")]
+    pub late_after_unix_us: ::core::option::Option<i64>,
 }
 /// Permission to send more frames; memory for them is reserved.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -512,9 +528,12 @@ pub mod frame_service_client {
         /// One stream per camera. The first message up is `hello`, the first message
         /// down is `welcome`. A sender never sends a frame without holding a credit.
         ///
+        /// A camera may have a second stream, for frames that were kept while no
+        /// server took them: Hello.late.
+        ///
         /// Errors: INVALID_ARGUMENT (hello missing or out of range), ALREADY_EXISTS
         /// (camera id is streaming from elsewhere), FAILED_PRECONDITION (protocol
-        /// version not spoken here), RESOURCE_EXHAUSTED with google.rpc.RetryInfo (no
+        /// version not spoken here, or late frames not taken), RESOURCE_EXHAUSTED with google.rpc.RetryInfo (no
         /// room for another stream), UNAVAILABLE (draining), DEADLINE_EXCEEDED (no
         /// hello in time).
         pub async fn publish(
@@ -565,9 +584,12 @@ pub mod frame_service_server {
         /// One stream per camera. The first message up is `hello`, the first message
         /// down is `welcome`. A sender never sends a frame without holding a credit.
         ///
+        /// A camera may have a second stream, for frames that were kept while no
+        /// server took them: Hello.late.
+        ///
         /// Errors: INVALID_ARGUMENT (hello missing or out of range), ALREADY_EXISTS
         /// (camera id is streaming from elsewhere), FAILED_PRECONDITION (protocol
-        /// version not spoken here), RESOURCE_EXHAUSTED with google.rpc.RetryInfo (no
+        /// version not spoken here, or late frames not taken), RESOURCE_EXHAUSTED with google.rpc.RetryInfo (no
         /// room for another stream), UNAVAILABLE (draining), DEADLINE_EXCEEDED (no
         /// hello in time).
         async fn publish(
@@ -761,7 +783,7 @@ pub struct WatchRequest {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchResponse {
     /// Exactly one of these.
-    #[prost(oneof = "watch_response::Message", tags = "1, 2")]
+    #[prost(oneof = "watch_response::Message", tags = "1, 2, 3")]
     pub message: ::core::option::Option<watch_response::Message>,
 }
 /// Nested message and enum types in `WatchResponse`.
@@ -775,7 +797,21 @@ pub mod watch_response {
         /// Results that this client missed.
         #[prost(message, tag = "2")]
         Gap(super::Gap),
+        /// Whether results of other replicas come. Sent first when they do not, then
+        /// whenever that changes; never without a result bus.
+        #[prost(message, tag = "3")]
+        Elsewhere(super::Elsewhere),
     }
+}
+/// Whether the other replicas are heard.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Elsewhere {
+    /// True: results of cameras of other replicas come.
+    #[prost(bool, tag = "1")]
+    pub is_heard: bool,
+    /// Why not, for a person; empty when they are.
+    #[prost(string, tag = "2")]
+    pub detail: ::prost::alloc::string::String,
 }
 /// "You missed n results", in the place where they were missed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -842,6 +878,14 @@ pub struct FrameResult {
     /// True when the faces are left out because the privacy mode is counts_only.
     #[prost(bool, tag = "16")]
     pub faces_withheld: bool,
+    /// True when the frame was kept while no server took it and was analysed
+    /// later. Such a result is in the history alone: it has no position, no
+    /// tracks and no counts, and observed_unix_us is captured_unix_us.
+    #[prost(bool, tag = "17")]
+    pub late: bool,
+    /// Name of the replica that analysed it; empty: the one that answers.
+    #[prost(string, tag = "19")]
+    pub replica: ::prost::alloc::string::String,
 }
 /// One face in one frame.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -905,6 +949,10 @@ pub struct CameraCounts {
     /// are too low.
     #[prost(bool, tag = "4")]
     pub truncated: bool,
+    /// True when the camera's stream came from another replica that could not say
+    /// who was in the picture: a visit of then may be counted twice, or missing.
+    #[prost(bool, tag = "5")]
+    pub uncertain: bool,
 }
 /// People counted at one line or zone.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -983,6 +1031,10 @@ pub struct ListCamerasResponse {
     /// The cameras, sorted by id.
     #[prost(message, repeated, tag = "1")]
     pub cameras: ::prost::alloc::vec::Vec<CameraInfo>,
+    /// Why cameras of other replicas may be missing, for a person; empty when none
+    /// are.
+    #[prost(string, tag = "2")]
+    pub incomplete: ::prost::alloc::string::String,
 }
 /// What the server knows of one camera.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1023,6 +1075,9 @@ pub struct CameraInfo {
     /// Incidents that are open now, those of the server as a whole left out.
     #[prost(message, repeated, tag = "12")]
     pub incidents: ::prost::alloc::vec::Vec<Incident>,
+    /// Name of the replica that serves it; empty: the one that answers.
+    #[prost(string, tag = "13")]
+    pub replica: ::prost::alloc::string::String,
 }
 /// The server's counters of frames. They balance: received = answered + queued.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1068,6 +1123,10 @@ pub struct QueryResultsResponse {
     /// has no more results.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
+    /// Why results of the time asked for may be missing, for a person; empty when
+    /// none are.
+    #[prost(string, tag = "3")]
+    pub incomplete: ::prost::alloc::string::String,
 }
 /// Asks how many people were counted over a time.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1095,6 +1154,10 @@ pub struct QueryCountsResponse {
     /// The series, by camera id; one with an empty id when summed.
     #[prost(message, repeated, tag = "1")]
     pub series: ::prost::alloc::vec::Vec<CountSeries>,
+    /// Why people may be missing from the counts, for a person; empty when none
+    /// are. With several replicas each keeps the counts of what it served.
+    #[prost(string, tag = "2")]
+    pub incomplete: ::prost::alloc::string::String,
 }
 /// Counts of one camera, or of several together, over a time.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1130,6 +1193,10 @@ pub struct CountBucket {
     /// might point at a person (privacy mode counts_only).
     #[prost(bool, tag = "5")]
     pub withheld: bool,
+    /// True when a camera's stream came from another replica in this bucket that
+    /// could not say who was in the picture: a visit may be counted twice.
+    #[prost(bool, tag = "6")]
+    pub uncertain: bool,
 }
 /// Asks for incidents.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1589,7 +1656,10 @@ pub mod result_service_client {
         }
         /// The newest result of one camera.
         ///
-        /// Errors: INVALID_ARGUMENT (bad camera id), NOT_FOUND (no such camera).
+        /// With a result bus also of cameras that another replica serves.
+        ///
+        /// Errors: INVALID_ARGUMENT (bad camera id), NOT_FOUND (no such camera),
+        /// UNAVAILABLE (not served here, and the bus that knows the others is away).
         pub async fn get_latest(
             &mut self,
             request: impl tonic::IntoRequest<super::GetLatestRequest>,
@@ -1614,7 +1684,8 @@ pub mod result_service_client {
                 .insert(GrpcMethod::new("flatframe.v1.ResultService", "GetLatest"));
             self.inner.unary(req, path, codec).await
         }
-        /// All cameras known since the server started.
+        /// All cameras known since the server started, and with a result bus those of
+        /// the other replicas.
         pub async fn list_cameras(
             &mut self,
             request: impl tonic::IntoRequest<super::ListCamerasRequest>,
@@ -1640,7 +1711,9 @@ pub mod result_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Results of one camera over a time, from history, oldest first, in pages.
-        /// The stream ends after the last page.
+        /// The stream ends after the last page. With a result bus results of all
+        /// replicas, as far back as the bus keeps them; what the bus got late, after it
+        /// was away, may come after newer ones.
         ///
         /// Errors: INVALID_ARGUMENT (bad camera id, time or page token),
         /// FAILED_PRECONDITION (no history is kept), NOT_FOUND (history knows no such
@@ -1732,7 +1805,8 @@ pub mod result_service_client {
         /// opened or was over, with its faces marked or made unrecognisable.
         ///
         /// Errors: INVALID_ARGUMENT (bad camera id, style, width or moment), NOT_FOUND
-        /// (no such camera, or no picture of that incident), FAILED_PRECONDITION (no picture of it yet),
+        /// (no such camera, or no picture of that incident), FAILED_PRECONDITION (no
+        /// picture of it yet, or another replica serves it: pictures stay there),
         /// PERMISSION_DENIED (the privacy mode forbids it), RESOURCE_EXHAUSTED with
         /// google.rpc.RetryInfo (too many at once).
         pub async fn get_snapshot(
@@ -1852,7 +1926,10 @@ pub mod result_service_server {
         ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
         /// The newest result of one camera.
         ///
-        /// Errors: INVALID_ARGUMENT (bad camera id), NOT_FOUND (no such camera).
+        /// With a result bus also of cameras that another replica serves.
+        ///
+        /// Errors: INVALID_ARGUMENT (bad camera id), NOT_FOUND (no such camera),
+        /// UNAVAILABLE (not served here, and the bus that knows the others is away).
         async fn get_latest(
             &self,
             request: tonic::Request<super::GetLatestRequest>,
@@ -1860,7 +1937,8 @@ pub mod result_service_server {
             tonic::Response<super::GetLatestResponse>,
             tonic::Status,
         >;
-        /// All cameras known since the server started.
+        /// All cameras known since the server started, and with a result bus those of
+        /// the other replicas.
         async fn list_cameras(
             &self,
             request: tonic::Request<super::ListCamerasRequest>,
@@ -1875,7 +1953,9 @@ pub mod result_service_server {
             + std::marker::Send
             + 'static;
         /// Results of one camera over a time, from history, oldest first, in pages.
-        /// The stream ends after the last page.
+        /// The stream ends after the last page. With a result bus results of all
+        /// replicas, as far back as the bus keeps them; what the bus got late, after it
+        /// was away, may come after newer ones.
         ///
         /// Errors: INVALID_ARGUMENT (bad camera id, time or page token),
         /// FAILED_PRECONDITION (no history is kept), NOT_FOUND (history knows no such
@@ -1922,7 +2002,8 @@ pub mod result_service_server {
         /// opened or was over, with its faces marked or made unrecognisable.
         ///
         /// Errors: INVALID_ARGUMENT (bad camera id, style, width or moment), NOT_FOUND
-        /// (no such camera, or no picture of that incident), FAILED_PRECONDITION (no picture of it yet),
+        /// (no such camera, or no picture of that incident), FAILED_PRECONDITION (no
+        /// picture of it yet, or another replica serves it: pictures stay there),
         /// PERMISSION_DENIED (the privacy mode forbids it), RESOURCE_EXHAUSTED with
         /// google.rpc.RetryInfo (too many at once).
         async fn get_snapshot(

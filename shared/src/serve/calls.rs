@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +27,7 @@ use tonic::service::Routes;
 
 use super::Connection;
 use crate::clock;
+use crate::tls::PeerCertificate;
 
 /// Between two looks for an answer that is not taken.
 const LOOK: Duration = Duration::from_secs(1);
@@ -90,6 +92,16 @@ impl Calls {
         let live = watch::Sender::new(Live { calls: 0, since: Instant::now() });
         let ledger = CallLedger { live, next: AtomicU64::new(0), unread: Mutex::default() };
         Self { routes: TowerToHyperService::new(routes), connection, ledger: Arc::new(ledger) }
+    }
+
+    /// The other side.
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.connection.peer
+    }
+
+    /// The handshake is done; `certificate` is what the peer showed.
+    pub(super) fn shown(&mut self, certificate: Option<Arc<PeerCertificate>>) {
+        self.connection.certificate = certificate;
     }
 
     /// What knows when the connection should end.

@@ -1,5 +1,5 @@
-//! One connection from its first byte to its end: HTTP/2 for gRPC, HTTP/1.1
-//! for browsers.
+//! One connection from its first byte to its end: TLS where it is spoken, then
+//! HTTP/2 for gRPC, HTTP/1.1 for browsers.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -10,7 +10,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
 use super::calls::{CallWatch, Calls};
-use super::{ConnectionCounts, ConnectionLimits, Protocol, TrackedExecutor};
+use super::{ConnectionCounts, ConnectionLimits, Protocol, Speaks, TrackedExecutor};
+use crate::tls;
 
 /// The first bytes of every HTTP/2 connection (RFC 9113, section 3.4).
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -25,6 +26,28 @@ const GOODBYE_DEADLINE: Duration = Duration::from_secs(5);
 /// Serves one connection to its end; `true` when it ends because the client
 /// did not take an answer.
 pub(super) async fn serve(
+    (reader, writer): (impl AsyncRead + Unpin + Send + 'static, impl AsyncWrite + Unpin + Send + 'static),
+    speaks: &Speaks,
+    mut calls: Calls,
+    limits: &ConnectionLimits,
+    counts: &ConnectionCounts,
+    executor: TrackedExecutor,
+    shutdown: CancellationToken,
+) -> bool {
+    let Some(tls) = &speaks.tls else {
+        return converse((reader, writer), speaks.protocol, calls, limits, counts, executor, shutdown).await;
+    };
+    // Ports change with every attempt, and would each be told of.
+    let who = calls.peer().ip().to_string();
+    let handshake = tls::secure(tls, speaks.protocol, tokio::io::join(reader, writer), limits.preface_deadline, &who);
+    let Some(Some(secured)) = shutdown.run_until_cancelled(handshake).await else { return false };
+    counts.secured.fetch_add(1, Relaxed);
+    calls.shown(secured.certificate);
+    converse((secured.reader, secured.writer), speaks.protocol, calls, limits, counts, executor, shutdown).await
+}
+
+/// What is spoken once bytes can be read.
+async fn converse(
     (mut reader, mut writer): (impl AsyncRead + Unpin + Send + 'static, impl AsyncWrite + Unpin + Send + 'static),
     protocol: Protocol,
     calls: Calls,

@@ -263,7 +263,8 @@ async fn watch(channel: tonic::transport::Channel, seen: Arc<Seen>, stop: Cancel
             Ok(Some(v1::WatchResponse { message: Some(v1::watch_response::Message::Gap(gap)) })) => {
                 seen.missed.fetch_add(gap.missed, Relaxed);
             }
-            Ok(Some(v1::WatchResponse { message: None })) => {}
+            // There are no other replicas.
+            Ok(Some(v1::WatchResponse { message: Some(v1::watch_response::Message::Elsewhere(_)) | None })) => {}
             // The service says goodbye when it stops.
             Ok(None) => return Ok(()),
             Err(status) if status.code() == tonic::Code::Unavailable => return Ok(()),

@@ -90,7 +90,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
             let body = body(&mut random);
             body_bytes += body.len() as u64;
             let at_unix_ms = at_unix_s * 1000 + number * 1000 / args.per_second;
-            offer(&store, Record::Result { camera, at_unix_ms, position: results, body })?;
+            offer(&store, Record::Result { camera, at_unix_ms, position: results, late_us: None, body })?;
             results += 1;
         }
         // As a service would: coverage each ten seconds, a visit now and then.

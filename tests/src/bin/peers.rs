@@ -75,13 +75,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    // `cargo peers -- --json` works as `cargo peers --json` does.
-    let mut typed = std::env::args_os();
-    let program = typed.next();
-    let mut rest = typed.peekable();
-    rest.next_if(|first| first == "--");
-    let args = Args::parse_from(program.into_iter().chain(rest));
-    match start(args) {
+    match start(e2e::arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("peers: {error:#}");

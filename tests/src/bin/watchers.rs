@@ -59,16 +59,7 @@ struct Round {
 }
 
 fn main() -> ExitCode {
-    let args: Args = e2e::arguments::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    match runtime.context("start the runtime").and_then(|runtime| runtime.block_on(run(&args))) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("watchers: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    e2e::arguments::prove("watchers", run(&e2e::arguments::parse()))
 }
 
 async fn run(args: &Args) -> anyhow::Result<bool> {
@@ -143,7 +134,7 @@ async fn round(
                 match response.message {
                     Some(watch_response::Message::Result(_)) => delivered.fetch_add(1, Relaxed),
                     Some(watch_response::Message::Gap(gap)) => missed.fetch_add(gap.missed, Relaxed),
-                    None => 0,
+                    Some(watch_response::Message::Elsewhere(_)) | None => 0,
                 };
             }
         });

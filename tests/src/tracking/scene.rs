@@ -87,7 +87,7 @@ pub struct SceneFrame {
 pub struct Visit {
     /// Who.
     pub person: usize,
-    /// What they are.
+    /// What they are; `Unknown`: not told.
     pub gender: Gender,
     /// Analysed frames in which the face can be seen.
     pub frames: u32,

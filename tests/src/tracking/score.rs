@@ -254,7 +254,7 @@ pub struct Score {
     /// Counted visits that are nobody's: false faces, or a second one for the
     /// same visit.
     pub extra: f64,
-    /// Counted visits that got the right gender.
+    /// Counted visits that got the right gender, where the truth is told.
     pub gender_right: f64,
     /// Counted visits that got the wrong gender.
     pub gender_wrong: f64,
@@ -285,6 +285,7 @@ impl Score {
             let named = identities.get(&(number as u64)).and_then(|id| genders.get(&TrackId(*id)));
             *match named {
                 None => &mut score.missed,
+                Some(_) if visit.gender == Gender::Unknown => continue,
                 Some(Gender::Unknown) => &mut score.gender_unknown,
                 Some(gender) if *gender == visit.gender => &mut score.gender_right,
                 Some(_) => &mut score.gender_wrong,

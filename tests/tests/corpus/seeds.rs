@@ -71,6 +71,7 @@ fn messages() -> Vec<Seed> {
         window: 2,
         pace: Some(pace),
         software: "server".into(),
+        late_after_unix_us: None,
     };
     let status = v1::CameraStatus {
         state: 2,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use e2e::camera::{RawCamera, hello};
 use flatframe_shared::frame::PictureSize;
-use ingest_service::send::uplink::Dial;
+use ingest_service::send::dial::Dial;
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 

@@ -5,11 +5,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use flatframe_shared::serve::Listener;
 use hyper_util::rt::TokioIo;
-use ingest_service::send::uplink::{Dial, endpoint};
+use ingest_service::send::connection::{Liveness, endpoint};
+use ingest_service::send::dial::{Dial, DialError};
+use ingest_service::send::servers::directory::Named;
 use ingest_service::source::BoxFuture;
 use tokio_util::task::TaskTracker;
 use tonic::codegen::http::Uri;
-use tonic::transport::{Channel, Endpoint, Error};
+use tonic::transport::{Channel, Endpoint};
 use turmoil::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use turmoil::net::{TcpListener, TcpStream};
 
@@ -47,16 +49,17 @@ impl SimDial {
     /// To the server; what runs behind a connection is spawned on
     /// `connections`.
     pub fn new(connections: &TaskTracker) -> Self {
-        Self(endpoint(&format!("http://{SERVER}:{PORT}"), connections).expect("the address is one"))
+        let named = Named::parse(&format!("http://{SERVER}:{PORT}")).expect("a server");
+        Self(endpoint(&named, None, Liveness::ALONE, connections).expect("the address is one"))
     }
 }
 
 impl Dial for SimDial {
-    fn dial(&self) -> BoxFuture<'_, Result<Channel, Error>> {
+    fn dial(&self) -> BoxFuture<'_, Result<Channel, DialError>> {
         let connect = tower::service_fn(|server: Uri| async move {
             let address = (server.host().unwrap_or_default().to_owned(), server.port_u16().unwrap_or_default());
             io::Result::Ok(TokioIo::new(TcpStream::connect(address).await?))
         });
-        Box::pin(self.0.connect_with_connector(connect))
+        Box::pin(async move { Ok(self.0.connect_with_connector(connect).await?) })
     }
 }

@@ -156,6 +156,7 @@ impl SenderSite {
             wanted_fps: self.plan.fps,
             ttl: self.plan.ttl,
             display_name: String::new(),
+            late: false,
         }
     }
 }

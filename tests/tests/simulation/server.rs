@@ -15,12 +15,14 @@ use flatframe_shared::memory_watch::MemoryWatch;
 use flatframe_shared::rate_log::RateLog;
 use flatframe_shared::resources::Resources;
 use flatframe_shared::serve::{ConnectionCounts, Protocol, serve};
+use inference_service::access::guard::guarded;
 use inference_service::budget::connection_limits;
 use inference_service::cameras::Cameras;
 use inference_service::config::Config;
 use inference_service::intake::admission::Admitted;
 use inference_service::intake::dispatch::Dispatch;
 use inference_service::intake::job::{Answer, Job};
+use inference_service::intake::late::Late;
 use inference_service::intake::link::{DRAIN_DEADLINE, Intake, MAX_OPENINGS};
 use inference_service::intake::openings::Openings;
 use inference_service::intake::pacing::Pacing;
@@ -35,6 +37,7 @@ use inference_service::results::archive::Archive;
 use inference_service::results::bus::{Bus, BusLimits};
 use inference_service::results::incident_pictures::IncidentPictures;
 use inference_service::results::wire::Wire;
+use inference_service::server::security::Security;
 use inference_service::server::{ASSUMED_SERVICE, CONNECTION_GRACE, LAST_JOB_DEADLINE};
 use inference_service::vision::{Analysis, Timings};
 use tokio::sync::Semaphore;
@@ -114,17 +117,18 @@ impl ServerSite {
         let intake = run.intake.clone();
         let frames = FrameServiceServer::new(FrameApi(intake.clone()))
             .max_decoding_message_size(config.limits.max_message_bytes());
+        let security = Security::load(&config)?;
         let serving = tokio::spawn(serve(
             SimListener::bind().await?,
             Protocol::Grpc,
-            Routes::new(Admitted::new(frames, config.limits.call_deadline())),
+            guarded(Routes::new(Admitted::new(frames, config.limits.call_deadline())), security.authority.clone()),
             connection_limits(&config),
             run.connections.clone(),
             run.stop.clone(),
             CONNECTION_GRACE,
         ));
         let pacing = Pacing::new(config.pace_size(), config.pace.min_fps);
-        let pacing = tokio::spawn(pulse::run(pacing, intake.clone(), run.sources(), run.stop.clone()));
+        let pacing = tokio::spawn(pulse::run(pacing, intake.clone(), run.sources(security), run.stop.clone()));
         let mut workers = JoinSet::new();
         for _ in 0..self.scenario.workers {
             workers.spawn(self.clone().work(run.clone()));
@@ -168,7 +172,7 @@ impl ServerSite {
         let micros = fastrand::u64(service.start.as_micros() as u64..=service.end.as_micros() as u64);
         let factor = if fastrand::u32(..*slow_every) == 0 { SLOW_FACTOR } else { 1 };
         sleep(Duration::from_micros(micros) * factor).await;
-        run.intake.dispatch.record(clock::now().duration_since(begun));
+        run.intake.dispatch.record(clock::now().duration_since(begun), false);
         let answer = if fastrand::u32(..*fail_every) == 0 {
             Answer::Failed("simulated".into())
         } else {
@@ -200,11 +204,12 @@ impl ServerRun {
             // What this process really holds must not steer a simulation.
             memory: Arc::new(MemoryWatch::unlimited()),
             cameras: Arc::new(Cameras::new(limits.max_cameras, PeopleConfig::default(), TrackSettings::default())),
-            archive: Archive { history: None, wire: Wire { server_epoch: 1, withholds_faces: false } },
+            archive: Archive { history: None, replicas: None, wire: Wire { server_epoch: 1, withholds_faces: false } },
             keeps_pictures: false,
             bus: Arc::new(Bus::new(bus)),
             detector: "simulated".into(),
             gender_model: None,
+            late: Late::new(0),
             openings: Openings::new(MAX_OPENINGS),
             slots: Arc::new(Semaphore::new(limits.max_streams)),
             warnings: RateLog::default(),
@@ -229,10 +234,11 @@ impl ServerRun {
     }
 
     /// What the pacing reads.
-    fn sources(&self) -> Arc<Sources> {
+    fn sources(&self, security: Security) -> Arc<Sources> {
         Arc::new(Sources {
             cameras: self.intake.cameras.clone(),
             detect_ledger: ServerLedger::new(),
+            late: self.intake.late.clone(),
             dispatch: self.intake.dispatch.clone(),
             bus: self.intake.bus.clone(),
             connections: self.connections.clone(),
@@ -242,6 +248,7 @@ impl ServerRun {
             incident_pictures: Arc::new(IncidentPictures::new(0, 0)),
             archive: self.intake.archive.clone(),
             stages: Arc::default(),
+            security,
             resources: Arc::new(Resources {
                 started: clock::now(),
                 restarts: None,

@@ -104,7 +104,7 @@ fn a_foreign_or_newer_file_is_not_touched() {
     for (sql, wanted) in [
         ("CREATE TABLE t(a); PRAGMA application_id=7", "not a history of Flatframe"),
         ("CREATE TABLE t(a)", "not a history of Flatframe"),
-        ("CREATE TABLE t(a); PRAGMA application_id=0x466C6174; PRAGMA user_version=2", "newer Flatframe"),
+        ("CREATE TABLE t(a); PRAGMA application_id=0x466C6174; PRAGMA user_version=3", "newer Flatframe"),
         ("CREATE TABLE t(a); PRAGMA application_id=0x466C6174; PRAGMA user_version=1", "cameras is missing"),
     ] {
         let folder = Arc::new(tempfile::tempdir().expect("folder"));

@@ -175,3 +175,19 @@ fn a_track_that_goes_to_and_fro_for_ever_costs_no_more() {
     assert_eq!((entered, left, occupancy), (100, 100, 0));
     assert_eq!(scene.total("door/entered").all(), 100);
 }
+
+/// The gender of a visit becomes clear at the replica that took it over: the
+/// totals follow, and the history of neither has more or less than one visit.
+#[test]
+fn a_visit_that_was_handed_over_is_in_one_history_once() {
+    let (mut first, mut second) = (Scene::new(), Scene::new());
+    first.see(0, 1, (0.2, 0.2), Gender::Unknown, true);
+    second.counter.adopt(&first.counter.carry(), |_| true);
+    second.see(1000, 1, (0.2, 0.2), Gender::Female, true);
+    assert_eq!(second.counter.counts().visits, ByGender { female: 1, ..ByGender::default() });
+    assert_eq!((first.changes.len(), second.changes.as_slice()), (1, &[][..]));
+    // What it counts itself it corrects itself.
+    second.see(2000, 2, (0.8, 0.2), Gender::Unknown, true);
+    second.see(3000, 2, (0.8, 0.2), Gender::Male, true);
+    assert_eq!(second.changes.len(), 2);
+}

@@ -12,6 +12,8 @@
 //! Lengths are shares of the picture's width and height, so that a picture of
 //! another size changes nothing; noises are shares of the face's own size.
 
+use serde::{Deserialize, Serialize};
+
 use super::sight::Spot;
 
 /// How a coordinate moves of itself.
@@ -37,7 +39,7 @@ const SIDE: Habit = Habit { rate: 0.2, memory_s: 1.5, noise: 0.1 };
 const SIZE_RANGE: std::ops::RangeInclusive<f64> = 1e-4..=4.0;
 
 /// A coordinate, its rate of change per second and their covariance.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct Axis {
     value: f64,
     rate: f64,
@@ -57,6 +59,11 @@ impl Axis {
             covariance: 0.0,
             rate_variance: (habit.rate * unit).powi(2),
         }
+    }
+
+    fn is_sound(&self) -> bool {
+        let all = [self.value, self.rate, self.value_variance, self.covariance, self.rate_variance];
+        all.iter().all(|value| value.is_finite()) && self.value_variance >= 0.0 && self.rate_variance >= 0.0
     }
 
     fn advance(&mut self, seconds: f64, habit: Habit, unit: f64) {
@@ -88,7 +95,7 @@ impl Axis {
 }
 
 /// Motion of one face's box.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Motion {
     x: Axis,
     y: Axis,
@@ -130,6 +137,11 @@ impl Motion {
             ln_width: Axis::new(seen.width.ln(), SIDE, 1.0),
             ln_height: Axis::new(seen.height.ln(), SIDE, 1.0),
         }
+    }
+
+    /// Whether it can be gone on with; one from outside may hold anything.
+    pub fn is_sound(&self) -> bool {
+        [&self.x, &self.y, &self.ln_width, &self.ln_height].into_iter().all(Axis::is_sound)
     }
 
     /// The smoothed box.

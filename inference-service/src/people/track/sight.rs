@@ -3,6 +3,7 @@
 //! track's state.
 
 use flatframe_shared::frame::PictureSize;
+use serde::{Deserialize, Serialize};
 
 use super::motion::Seen;
 use crate::people::vote;
@@ -18,7 +19,7 @@ const LANDMARK_REACH: f32 = 2.0;
 
 /// Centre and size of a box as shares of the picture's width and height, from
 /// the upper left corner. The same for every size of the picture.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spot {
     pub x: f64,
     pub y: f64,
@@ -40,6 +41,12 @@ impl Spot {
         // NaN and infinity lie in no range.
         let inside = PLACE_RANGE.contains(&spot.x) && PLACE_RANGE.contains(&spot.y);
         (inside && SIZE_RANGE.contains(&spot.width) && SIZE_RANGE.contains(&spot.height)).then_some(spot)
+    }
+
+    /// Whether it can be a face's; one from outside may hold anything.
+    pub fn is_sound(&self) -> bool {
+        let is_size = |size: f64| size.is_finite() && size > 0.0;
+        self.x.is_finite() && self.y.is_finite() && is_size(self.width) && is_size(self.height)
     }
 
     /// Whether the centre lies in the picture.
@@ -64,7 +71,7 @@ impl Spot {
 }
 
 /// Where the landmarks lie in their box: x and y from its middle, in box sizes.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Shape([f32; 10]);
 
 /// Share of the newest in a track's shape: heads turn.

@@ -79,6 +79,7 @@ proptest! {
                         captured: now,
                         captured_unix_us: (step != 4).then_some(wall_us + now_ms as i64 * 1000),
                         size: SIZE,
+                        is_late: false,
                         jpeg: Bytes::from(vec![number as u8; bytes]),
                     };
                     let written = ring.append(&frame, &writing).expect("written");

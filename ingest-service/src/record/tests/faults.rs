@@ -139,6 +139,22 @@ fn a_newer_layout_is_left_alone() {
     assert!(error.expect_err("refused").to_string().contains("newer Flatframe"));
 }
 
+/// Reading a folder in place of the file fails, as a bad place of the disk does.
+#[test]
+fn a_last_file_that_cannot_be_read_ends_no_recording() {
+    let mut stage = Stage::new(|_| {});
+    stage.offer(0, 100).turn();
+    let last = stage.dir().join("a").join("0000000002-no-clock.ffr");
+    let folder = stage.close();
+    fs::create_dir(&last).expect("made");
+    let plans = [plan("a", RecordPolicy::Continuous), plan("b", RecordPolicy::Continuous)];
+    let mut stage = Stage::of(folder, &plans, |_| {});
+    stage.offer(0, 100).offer(1, 100).turn();
+    let recorded = [stage.of_camera(0).recorded, stage.of_camera(1).recorded];
+    assert_eq!((recorded, stage.shared.seen.paused()), ([1, 1], None));
+    assert!(last.is_dir() && stage.files("a").len() == 3);
+}
+
 #[test]
 fn other_files_are_neither_counted_nor_removed() {
     let mut stage = Stage::new(|settings| settings.bounds.max_bytes = 64 << 10);

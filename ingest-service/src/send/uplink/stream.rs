@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 use crate::send::flight::{Answer, Flight};
-use crate::send::uplink::{End, Uplink, UplinkError};
+use crate::send::uplink::{End, Next, Uplink, UplinkError};
 
 /// A status is sent at least so often.
 const STATUS_PERIOD: Duration = Duration::from_secs(5);
@@ -51,9 +51,12 @@ impl<'a> Stream<'a> {
         Self { uplink, messages, inbound, welcome, flight, status_due: now(), closing: None }
     }
 
-    /// Until the stream ends. What is on its way then is lost.
-    pub(super) async fn run(mut self, finish: &CancellationToken) -> Result<End, UplinkError> {
-        let mut states = self.uplink.status.follow();
+    /// Until the stream ends. What is on its way then is lost. Ends it, all
+    /// answers taken, when the camera had better be elsewhere, and leaves the
+    /// connection to there in `next`.
+    pub(super) async fn run(mut self, finish: &CancellationToken, next: &mut Next) -> Result<End, UplinkError> {
+        let uplink = self.uplink;
+        let (mut states, mut better) = (uplink.status.follow(), uplink.server.better());
         loop {
             let now = now();
             if let Some((end, _)) = self.closing.filter(|(_, until)| self.flight.frames() == 0 || now >= *until) {
@@ -82,6 +85,11 @@ impl<'a> Stream<'a> {
                     Ok(None) => return Err(UplinkError::Closed),
                     Err(status) => return Err(status.into()),
                 },
+                elsewhere = &mut better, if self.closing.is_none() => {
+                    *next = Some(elsewhere);
+                    // Nothing is wrong here: every answer is waited for.
+                    self.close_after(End::Moved, now + uplink.hello.ttl + uplink.deadlines.answer_slack);
+                }
                 () = self.uplink.outbox.filled() => {}
                 changed = states.changed() => {
                     // The sender lives in `uplink.status`.
@@ -204,11 +212,16 @@ impl<'a> Stream<'a> {
 
     /// No more frames; the stream ends when all are answered, or at `until`.
     fn close_after(&mut self, end: End, until: Instant) {
-        self.uplink.terms.set(None);
-        self.uplink.outbox.clear(match end {
-            End::Finished => DropReason::Shutdown,
-            End::Drained => DropReason::Offline,
-        });
+        let why = match end {
+            End::Finished => Some(DropReason::Shutdown),
+            End::Drained => Some(DropReason::Offline),
+            // What waits goes to the next server.
+            End::Moved => None,
+        };
+        if let Some(why) = why {
+            self.uplink.terms.set(None);
+            self.uplink.outbox.clear(why);
+        }
         self.closing = Some((end, until));
     }
 

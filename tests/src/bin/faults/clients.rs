@@ -131,7 +131,8 @@ async fn read(mut results: Streaming<WatchResponse>, reading: Reading, seen: Arc
             Ok(Some(WatchResponse { message: Some(watch_response::Message::Gap(gap)) })) => {
                 seen.missed.fetch_add(gap.missed, Relaxed);
             }
-            Ok(Some(WatchResponse { message: None })) => {}
+            // One server has no others.
+            Ok(Some(WatchResponse { message: Some(watch_response::Message::Elsewhere(_)) | None })) => {}
             Ok(None) | Err(_) => {
                 seen.refused.fetch_add(1, Relaxed);
                 return;

@@ -214,7 +214,7 @@ async fn read_all(channel: Channel, happened: &Happened) {
             Some(Message::Gap(gap)) => {
                 happened.missed.fetch_add(gap.missed, Relaxed);
             }
-            None => {}
+            Some(Message::Elsewhere(_)) | None => {}
         }
     }
 }

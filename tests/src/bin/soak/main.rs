@@ -74,18 +74,7 @@ enum Engine {
 }
 
 fn main() -> ExitCode {
-    let args: Args = e2e::arguments::parse();
-    // Clients and samples must not wait for one another, nor take the cores that the services need.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let result = runtime.context("start the runtime").and_then(|runtime| runtime.block_on(run(&args)));
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("soak: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    e2e::arguments::prove("soak", run(&e2e::arguments::parse()))
 }
 
 async fn run(args: &Args) -> anyhow::Result<bool> {

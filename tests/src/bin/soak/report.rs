@@ -25,11 +25,18 @@ const FLAT_BYTES: f64 = 100_000.0;
 /// Growth below this over all that counts is no verdict: pages that fill late. In
 /// a whole night [`FLAT_BYTES`] is the stricter of the two.
 const SETTLING_BYTES: f64 = 262_144.0;
+/// As [`SETTLING_BYTES`] for a run of fewer than [`LONG_FRAMES`]: for minutes the
+/// allocator takes and gives back megabytes.
+const SHORT_SETTLING_BYTES: f64 = 4_194_304.0;
+/// Frames from which on a run tells what grows slowly.
+const LONG_FRAMES: f64 = 200_000.0;
 /// What is filled once: this share of the samples since the server's restart is
 /// left out of every comparison.
 const WARM_UP: f64 = 0.15;
 /// First and last part of the rest that are compared.
 const TENTH: f64 = 0.1;
+/// Cameras besides those that read a file: the one over HTTP, and the large one.
+const CAMERAS_BESIDES_FILES: i64 = 2;
 
 /// What was measured of one service.
 #[derive(Debug)]
@@ -58,7 +65,8 @@ impl Measured {
     fn grows(&self) -> bool {
         self.slope.is_some_and(|slope| {
             let least = slope.per_x - slope.ci95;
-            least * PER_FRAMES > FLAT_BYTES && least * self.slope_frames > SETTLING_BYTES
+            let settling = if self.slope_frames < LONG_FRAMES { SHORT_SETTLING_BYTES } else { SETTLING_BYTES };
+            least * PER_FRAMES > FLAT_BYTES && least * self.slope_frames > settling
         })
     }
 }
@@ -231,14 +239,15 @@ fn measure(
 
 /// Threads that the runtime of ingest-service may still start for files and
 /// names: it has a main thread, a worker, one for each camera's pictures, and
-/// starts up to one more for each camera and two when they are first needed.
+/// starts up to two more for each camera and six when they are first needed (21 in
+/// all with five cameras is what a night came to).
 /// inference-service starts all of its threads at once.
 fn spare_threads(place: usize, cameras: u32, first: &[Sample]) -> i64 {
     if SERVICES[place] != "ingest-service" {
         return 0;
     }
-    let cameras = i64::from(cameras) + 1;
-    let most = 2 + cameras + cameras + 2;
+    let cameras = i64::from(cameras) + CAMERAS_BESIDES_FILES;
+    let most = 2 + cameras + 2 * cameras + 6;
     (most - median(first.iter().map(|sample| sample.services[place].threads)) as i64).max(0)
 }
 
