@@ -83,7 +83,7 @@ export class Incidents {
 			close: () => pictures?.close(),
 			show: (incident) => {
 				shown = incident;
-				if (!pictures && incident.camera_id !== '') {
+				if (!pictures && incident.camera_id && !incident.replica) {
 					pictures = new IncidentPictures(this.#client, () => ({ incident: shown, name: this.#nameOf(shown) }));
 					root.append(pictures.root);
 				}

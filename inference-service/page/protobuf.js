@@ -38,7 +38,7 @@ function layout(name) {
 		if (!Object.hasOwn(messages, name)) throw new WireError(`there is no message ${name}`);
 		const written = messages[name] === '' ? [] : messages[name].split(',');
 		const fields = written.map((text) => {
-			const [number, field, type, label] = text.split(' ');
+			const [number, field, type = 'string', label] = text.split(' ');
 			const isMessage = Object.hasOwn(messages, type);
 			return { number: Number(number), field, type, label, wire: wireOf(type), isMessage };
 		});

@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 use clap::Subcommand;
 use flatframe_shared::r#gen::v1;
 use flatframe_shared::renewal::FileError;
+use serde_json::json;
 use tonic::{Code, Request, Status};
 
 use self::connect::ServerArgs;
@@ -111,6 +112,16 @@ pub fn run(command: &ClientCommand, out: &mut dyn Write) -> std::io::Result<Exit
             eprintln!("inference-service: {failure}");
             Ok(ExitCode::FAILURE)
         }
+    }
+}
+
+/// Says why an answer may lack something; `incomplete` is empty where it does
+/// not.
+fn write_incomplete(incomplete: &str, as_json: bool, out: &mut dyn Write) -> std::io::Result<()> {
+    match (incomplete, as_json) {
+        ("", _) => Ok(()),
+        (why, true) => writeln!(out, "{}", json!({ "incomplete": why })),
+        (why, false) => writeln!(out, "this may not be all: {}", printable(why)),
     }
 }
 

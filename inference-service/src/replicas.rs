@@ -64,9 +64,9 @@ const SUBSCRIPTION: usize = 128;
 pub fn max_bytes(settings: &config::BusConfig, result_bytes: u64, own_cameras: u64) -> u64 {
     // A batch, and what the connection holds of it.
     let publishing = settings.queue_bytes + 4 * publisher::BATCH_BYTES as u64;
-    // Two listeners and as many questions as there may be, each with one pull; a message keeps
+    // Three listeners and as many questions as there may be, each with one pull; a message keeps
     // the buffer that it was read into.
-    let readers = 2 + MAX_QUESTIONS;
+    let readers = 3 + MAX_QUESTIONS;
     let listening = readers * follow::PULL as u64 * 2 * result_bytes;
     let known = settings.max_cameras as u64 * (directory::MAX_INFO_BYTES + KNOWN_CAMERA_BYTES) as u64;
     publishing + listening + known + max_told_bytes(own_cameras)
@@ -209,6 +209,7 @@ impl Replicas {
             publishing,
             board::run(&self, &stop),
             follow::results(&self, &*listener, max_result_bytes, &stop),
+            follow::incidents(&self, &*listener, &stop),
             follow::cameras(&self, &stop),
         );
     }
@@ -218,6 +219,16 @@ impl Replicas {
         self.outbox.offer(Message {
             subject: self.names.subject(Topic::Result, camera),
             id: format!("{camera}/{:x}/{}", session.0, number.0),
+            body,
+            at: clock::now(),
+        });
+    }
+
+    /// Offers an incident that opened, or is over, to the bus. Never waits.
+    pub fn offer_incident(&self, id: u64, is_over: bool, body: Bytes) {
+        self.outbox.offer(Message {
+            subject: self.names.incident.clone(),
+            id: format!("incident/{}/{id}/{is_over}", self.run_text),
             body,
             at: clock::now(),
         });

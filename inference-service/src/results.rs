@@ -10,6 +10,7 @@ pub mod archive;
 pub mod bus;
 pub mod detect;
 pub mod elsewhere;
+pub mod hearing;
 pub mod incident_pictures;
 pub mod incident_stream;
 pub mod pages;

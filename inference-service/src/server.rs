@@ -263,7 +263,9 @@ impl Server {
         let renewing = tokio::spawn(renew(security.files(), shutdown.clone()));
         let telling = broker
             .map(|broker| tokio::spawn(mqtt::run(broker, sources.clone(), sources.mqtt.clone(), shutdown.clone())));
-        let sharing = replicas.map(|replicas| Sharing::start(replicas, intake.bus.clone(), result_bytes(&config)));
+        let sharing = replicas.map(|replicas| {
+            Sharing::start(replicas, intake.bus.clone(), sources.incidents.clone(), result_bytes(&config))
+        });
         Ok(Self {
             sources,
             intake,

@@ -38,6 +38,7 @@ use crate::metrics::{Sources, readings, registry};
 use crate::plan::CameraPlan;
 use crate::record::{Recording, RecordingWriter};
 use crate::send::servers::Servers;
+use crate::send::servers::connect::Tcp;
 use crate::send::servers::directory::{Resolve, SystemResolver};
 
 /// Most connections to the operator's gRPC port.
@@ -170,7 +171,8 @@ impl Ingest {
         let admin = bind("admin.listen", &config.admin.listen).await?;
         let admin_grpc = bind("admin.grpc_listen", &config.admin.grpc_listen).await?;
         let connections = TaskTracker::new();
-        let servers = Servers::new(&config.server, tls.clone(), resolver, connections.clone()).map_err(|error| {
+        let connect = Arc::new(Tcp { tls: tls.clone() });
+        let servers = Servers::new(&config.server, connect, resolver, connections.clone()).map_err(|error| {
             ConfigError::not_allowed("server.address", error, "use http://HOST:PORT or https://HOST:PORT")
         })?;
 

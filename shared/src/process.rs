@@ -175,9 +175,11 @@ mod tests {
         assert!(used.rss_bytes > Some(100_000), "{used:?}");
         assert!(used.rss_peak_bytes >= used.rss_bytes, "{used:?}");
         assert!(used.open_files >= Some(3) && used.threads >= Some(1), "{used:?}");
-        assert!(rss_bytes().expect("readable").abs_diff(used.rss_bytes.expect("readable")) < 16 << 20);
+        // Tests beside this one take memory and give it back, also between two looks.
+        let rss_of_process = || current_use().rss_bytes.expect("readable");
+        assert!((0..100).any(|_| rss_bytes().expect("readable").abs_diff(rss_of_process()) < 16 << 20));
         let pss = pss_bytes_of_pid(std::process::id());
-        assert!(pss > Some(100_000) && pss <= used.rss_peak_bytes, "{pss:?}");
+        assert!(pss > Some(100_000) && pss <= current_use().rss_peak_bytes, "{pss:?}");
     }
 
     /// Where the kernel lists them at all.

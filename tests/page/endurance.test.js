@@ -10,6 +10,8 @@ const WARM_UP = 100;
 const RELOADS = 20;
 // Garbage collection is not exact; a leak of a picture each would be 10 MB.
 const HEAP_SLACK_BYTES = 300_000;
+// A busy machine adds some: a row for each new fate of a frame. A leak would be one each.
+const NODES_SLACK = RECONNECTS / 10;
 const WATCHED_S = 10;
 
 const card = (index, fps) => `id = "card-${index}"\nsource = "pattern"\nfps = ${fps}\nseed = ${index}`;
@@ -68,7 +70,7 @@ test(`${RECONNECTS} reconnects leave nothing behind`, async () => {
 		await until('one viewer again', one);
 		console.log('before', { ...before, ...server }, 'after', { ...later, ...(await heldByServer(pair)) });
 		assert.ok(later.heap_bytes < before.heap_bytes + HEAP_SLACK_BYTES, 'the heap grew');
-		for (const key of ['nodes', 'documents', 'listeners']) assert.ok(later[key] <= before[key] + 20, `${key}: ${before[key]}, then ${later[key]}`);
+		for (const key of ['nodes', 'documents', 'listeners']) assert.ok(later[key] <= before[key] + NODES_SLACK, `${key}: ${before[key]}, then ${later[key]}`);
 		assert.equal(later.blobUrls, 0);
 		await until('the server holds no more', async () => {
 			const now = await heldByServer(pair);

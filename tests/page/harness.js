@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -24,7 +25,7 @@ const CHROMIUM_FLAGS = [
 	'--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
 	'--disable-component-update', '--disable-sync', '--js-flags=--expose-gc', '--enable-precise-memory-info',
 ];
-export const START_MS = 30_000;
+export const START_MS = 60_000;
 const END_MS = 15_000;
 const AGAIN_MS = 50;
 const BLACK = 0xff000000;
@@ -46,12 +47,13 @@ export async function until(what, check, limit_ms = START_MS) {
 	}
 }
 
-async function freePort() {
-	const server = createServer().listen(0, '127.0.0.1');
-	await new Promise((resolve) => server.once('listening', resolve));
-	const { port } = server.address();
-	await new Promise((resolve) => server.close(resolve));
-	return port;
+// All are held until the last is known: no two are the same.
+async function freePorts(count) {
+	const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
+	await Promise.all(servers.map((server) => once(server, 'listening')));
+	const ports = servers.map((server) => server.address().port);
+	await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+	return ports;
 }
 
 class Service {
@@ -85,7 +87,8 @@ export class Pair {
 	static async start({ cameras = ['id = "card"\nsource = "pattern"'], settings = {}, role } = {}) {
 		const pair = new Pair();
 		pair.folder = mkdtempSync(join(tmpdir(), 'flatframe-page-'));
-		pair.ports = { grpc: await freePort(), admin: await freePort(), page: await freePort(), ingest: await freePort() };
+		const [grpc, admin, page, ingestAdmin] = await freePorts(4);
+		pair.ports = { grpc, admin, page, ingest: ingestAdmin };
 		const all = {
 			'history.file': JSON.stringify(join(pair.folder, 'history.db')),
 			'history.min_free_bytes': '1',
@@ -131,7 +134,7 @@ export class Pair {
 	}
 
 	resources() {
-		return this.client.unary('GetResources', {}, { deadline_ms: 5000 });
+		return this.client.unary('GetResources', {}, { deadline_ms: 20_000 });
 	}
 
 	// What a place holds now, by name.

@@ -14,7 +14,7 @@ use tonic::{Status, Streaming};
 /// Room for messages not yet taken by the transport.
 const OUTBOX: usize = 64;
 /// Longest wait for a message of the server in a test.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An open stream.
 pub struct RawCamera {
@@ -103,6 +103,15 @@ impl RawCamera {
         outbox.send(request).await.map_err(|_| Status::unavailable("the stream is closed"))
     }
 
+    /// Says that the camera lives: a stream on which nothing comes is ended.
+    ///
+    /// # Errors
+    /// When the stream is closed.
+    pub async fn says_live(&self) -> Result<(), Status> {
+        let status = v1::CameraStatus { state: v1::CameraState::Live as i32, ..Default::default() };
+        self.send(v1::publish_request::Message::Status(status)).await
+    }
+
     /// Sends a frame captured now that lives for `ttl`; returns its number.
     ///
     /// # Errors
@@ -160,23 +169,36 @@ impl Pumped {
 /// # Errors
 /// The status that ended the stream early.
 pub async fn pump(
-    mut camera: RawCamera,
+    camera: RawCamera,
     pictures: &[(Bytes, PictureSize)],
     ttl: Duration,
     end: Instant,
+) -> Result<Pumped, Status> {
+    pump_while(camera, pictures, ttl, |_| Instant::now() < end).await
+}
+
+/// As [`pump`], for as long as `goes_on` says so of what was seen.
+///
+/// # Errors
+/// As [`pump`].
+pub async fn pump_while(
+    mut camera: RawCamera,
+    pictures: &[(Bytes, PictureSize)],
+    ttl: Duration,
+    goes_on: impl Fn(&Pumped) -> bool,
 ) -> Result<Pumped, Status> {
     let mut seen = Pumped::default();
     let mut credits = 0u32;
     let mut sent_at = std::collections::VecDeque::new();
     loop {
-        while credits > 0 && Instant::now() < end {
+        while credits > 0 && goes_on(&seen) {
             credits -= 1;
             let (jpeg, size) = &pictures[seen.sent as usize % pictures.len()];
             let number = camera.send_frame(jpeg.clone(), *size, ttl).await?;
             sent_at.push_back((number, Instant::now()));
             seen.sent += 1;
         }
-        if Instant::now() >= end && sent_at.is_empty() {
+        if sent_at.is_empty() && !goes_on(&seen) {
             return Ok(seen);
         }
         match camera.next().await? {

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Longest wait for all metrics.
-const SCRAPE: Duration = Duration::from_secs(2);
+const SCRAPE: Duration = Duration::from_secs(10);
 /// Most bytes read of them.
 const SCRAPE_BYTES: u64 = 4 << 20;
 

@@ -18,7 +18,7 @@ pub const PROGRAM: &str = "nats-server";
 /// Its configuration, in its folder.
 const CONFIG: &str = "nats.conf";
 /// It listens within this.
-const START_DEADLINE: Duration = Duration::from_secs(10);
+const START_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What a server asks of its clients.
 #[derive(Debug, Clone, Default)]

@@ -20,7 +20,7 @@ use crate::program::{Program, connect, free_address};
 use crate::wait::{answered, until};
 
 const SIZE: PictureSize = PictureSize::new(160, 120);
-const TTL: Duration = Duration::from_secs(5);
+const TTL: Duration = PATIENCE;
 /// Outcomes that show that a camera goes on.
 const SOME: u64 = 30;
 /// What the allocator may keep of an attack that is over, bytes: glibc kept

@@ -29,7 +29,7 @@ const CALLS: u32 = 64;
 /// is growth, bytes.
 const MORE_BYTES: u64 = 8 << 20;
 /// Longer than any of the server's limits on one connection but the idle one.
-const CUT_WITHIN: Duration = Duration::from_secs(15);
+const CUT_WITHIN: Duration = Duration::from_secs(20);
 
 /// A `ServerReflectionRequest` for the file of a service, some 20 KiB:
 /// `file_containing_symbol` has the number 4.

@@ -14,6 +14,7 @@ use flatframe_shared::r#gen::v1;
 use inference_service::config::PrivacyMode;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpSocket;
 use tokio::process::Command;
 
 const SIZE: PictureSize = PictureSize::new(160, 120);
@@ -66,10 +67,10 @@ async fn what_a_service_says_is_printed() {
     let url = service.url();
     assert!(good(&["status"], &url).await.starts_with("no camera has connected"));
     assert!(good(&["incidents"], &url).await.starts_with("nothing is wrong"));
-    let channel = service.connect().await.expect("connects");
-    let mut camera = RawCamera::open(channel, hello("door", 1)).await.expect("is welcome").0;
     let mut watch = command(&["watch", "--json", "--camera", "door"], &url).spawn().expect("starts");
     until("the command watches", PATIENCE, || service.sources.bus.subscribers() == 1).await;
+    let channel = service.connect().await.expect("connects");
+    let mut camera = RawCamera::open(channel, hello("door", 1)).await.expect("is welcome").0;
     send(&mut camera, 5).await;
     let mut lines = BufReader::new(watch.stdout.take().expect("is piped")).lines();
     let mut last = 0;
@@ -142,7 +143,10 @@ async fn refusals_say_what_to_do() {
     assert!(bad(&["counts", "--bucket", "1m"], &url).await.contains("900"));
     assert!(bad(&["watch", "--camera", "no such/id"], &url).await.contains("no such/id"));
     service.stop().await.expect("stops");
-    // Nobody listens there any more.
+    // Bound, so that no other test gets the port, and nobody listens there.
+    let nobody = TcpSocket::new_v4().expect("a socket");
+    nobody.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    let url = format!("http://{}", nobody.local_addr().expect("an address"));
     assert!(bad(&["status"], &url).await.contains("is inference-service running there"));
     assert!(bad(&["status"], "ftp://127.0.0.1:1").await.contains("http://"));
     assert!(bad(&["status"], "not a url").await.contains("http://"));

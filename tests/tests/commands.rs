@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
 const ASTRONAUT: &[u8] = include_bytes!("../../inference-service/assets/astronaut.jpg");
 const YUNET: &str = include_str!("../../inference-service/models/yunet_n.toml");
 

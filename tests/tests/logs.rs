@@ -8,7 +8,7 @@ use e2e::wait::answered;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn lives(admin: SocketAddr) -> Option<()> {
     let mut socket = TcpStream::connect(admin).await.ok()?;
@@ -27,8 +27,9 @@ async fn full_and_broken_outputs_are_no_reason_to_end() {
         let starter = ["bash", "-c", &script, "bash"];
         let port = || free_address().expect("a port");
         let (grpc, server_admin, sender_admin) = (port(), port(), port());
-        let server =
-            format!("[listen]\ngrpc = '{grpc}'\nadmin = '{server_admin}'\n[vision.stub_engine]\ntime_us = 1\n");
+        let server = format!(
+            "[listen]\ngrpc = '{grpc}'\nadmin = '{server_admin}'\npage = ''\n[vision.stub_engine]\ntime_us = 1\n"
+        );
         let sender = format!(
             "[server]\naddress = 'http://{grpc}'\n[admin]\nlisten = '{sender_admin}'\n[[camera]]\nid = 'a'\nsource = 'pattern'\n"
         );

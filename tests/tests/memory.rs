@@ -1,7 +1,7 @@
 //! The memory contract as an operator sees it, and what happens when memory
 //! gets short.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use e2e::camera::{RawCamera, hello};
 use e2e::cgroup::Cgroup;
@@ -19,7 +19,7 @@ use tonic::transport::Channel;
 use tonic_types::StatusExt;
 
 const SIZE: PictureSize = PictureSize::new(160, 120);
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn resources(channel: Channel) -> GetResourcesResponse {
     let answer = AdminServiceClient::new(channel).get_resources(GetResourcesRequest {}).await;
@@ -106,12 +106,14 @@ async fn short_memory_slows_capture_down() {
     config.limits.soft_memory_bytes = 1 << 20;
     let ingest = Running::start(config).await.expect("starts");
     let camera = ingest.cameras[0].clone();
+    until("memory is short", PATIENCE, || ingest.shown.resources.memory.is_pressed()).await;
     until("a frame is sent", PATIENCE, || camera.counts().sent >= 1).await;
-    let before = camera.counts();
+    let (start, before) = (Instant::now(), camera.counts());
     until("pictures come", PATIENCE, || camera.counts().captured >= before.captured + 150).await;
-    let (pictures, sent) = (camera.counts().captured - before.captured, camera.counts().sent - before.sent);
-    // 50 pictures a second, or fewer on a busy machine: each frame sent stands for a second.
-    assert!(sent <= pictures / 10, "{sent} of {pictures} pictures were sent");
+    let sent = camera.counts().sent - before.sent;
+    let took = start.elapsed();
+    // One that was taken before and is sent now, and one that came half a second early.
+    assert!(sent <= took.as_secs() + 3, "{sent} of 150 pictures were sent in {took:?}");
     ingest.stop().await.expect("stops");
     service.stop().await.expect("stops");
 }
@@ -153,6 +155,7 @@ async fn a_neighbour_takes_the_memory_for_a_while() {
         .expect("starts");
     let neighbours = -i32::try_from(neighbour.id().expect("it runs")).expect("an id");
     answered("memory is short", PATIENCE, async || {
+        camera.says_live().await.expect("its stream stands");
         resources(channel.clone()).await.pressure.filter(|pressure| pressure.lasts_ms.is_some())
     })
     .await;

@@ -2,12 +2,11 @@
 //! reflection, resources.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use e2e::camera::{RawCamera, hello};
+use e2e::camera::{PATIENCE, RawCamera, hello};
 use e2e::media::textured_jpeg;
 use e2e::pair::{Inference, Running, ingest_config, stub_config};
-use e2e::wait::until;
+use e2e::wait::{answered, until};
 use flatframe_shared::frame::PictureSize;
 use flatframe_shared::r#gen::v1::admin_service_client::AdminServiceClient;
 use flatframe_shared::r#gen::v1::{GetResourcesRequest, Outcome};
@@ -40,7 +39,7 @@ async fn alive_ready_and_measured() {
     let channel = service.connect().await.expect("connects");
     let (mut camera, _) = RawCamera::open(channel.clone(), hello("cam", 1)).await.expect("is welcome");
     for _ in 0..5 {
-        camera.send_frame(textured_jpeg(SIZE, 1), SIZE, Duration::from_secs(5)).await.expect("sends");
+        camera.send_frame(textured_jpeg(SIZE, 1), SIZE, PATIENCE).await.expect("sends");
         assert_eq!(camera.outcome().await.expect("answered").outcome(), Outcome::Analyzed);
     }
     assert_eq!(get(service.admin, "/livez").await.0, 200);
@@ -117,9 +116,9 @@ async fn the_ingest_service_tells_too() {
     let ingest = Running::start(config).await.expect("starts");
     let (admin, grpc) = (ingest.admin.expect("bound"), format!("http://{}", ingest.admin_grpc.expect("bound")));
     let analyzed = || ingest.totals().answered(flatframe_shared::outcome::Outcome::Analyzed);
-    until("frames are analysed", Duration::from_secs(30), || analyzed() >= 5).await;
+    until("frames are analysed", PATIENCE, || analyzed() >= 5).await;
     assert_eq!(get(admin, "/livez").await.0, 200);
-    assert_eq!(get(admin, "/readyz").await.0, 200);
+    answered("it is ready", PATIENCE, async || (get(admin, "/readyz").await.0 == 200).then_some(())).await;
     let (_, metrics) = get(admin, "/metrics").await;
     assert!(metrics.contains("flatframe_ingest_ledger_balance 0"), "{metrics}");
     assert!(metrics.contains("flatframe_ingest_frames_total{"), "{metrics}");

@@ -15,9 +15,10 @@ use flatframe_shared::outcome::Outcome;
 use ingest_service::{CameraConfig, CameraView};
 
 const SIZE: PictureSize = PictureSize::new(320, 240);
-const RECOVERY: Duration = Duration::from_secs(10);
-/// Of 50 frames/s: stalled would be 0, and a busy machine takes some.
-const LEAST_RATE: f64 = 35.0;
+/// What is over within 10 s takes longer on a busy machine.
+const RECOVERY: Duration = Duration::from_secs(20);
+/// Of 1,500 pictures in 30 s: a camera that is held up gives none.
+const GOES_ON: u64 = 100;
 const EXIT_CONFIG: i32 = 78;
 const EXIT_AT_ONCE: i32 = 130;
 
@@ -55,9 +56,9 @@ async fn a_server_stopped_and_killed() {
     until("the sender gives up", RECOVERY, || !camera.connected()).await;
     // The fault itself lasts so long.
     tokio::time::sleep_until((stopped + Duration::from_secs(30)).into()).await;
-    let rate = (camera.counts().captured - captured) as f64 / stopped.elapsed().as_secs_f64();
-    println!("server under SIGSTOP for 30 s: the camera gives {rate:.1} of 50 frames/s");
-    assert!(rate > LEAST_RATE, "the camera goes on meanwhile: {rate:.1} of 50 frames/s");
+    let given = camera.counts().captured - captured;
+    println!("server under SIGSTOP for 30 s: the camera gives {given} of 1,500 pictures");
+    assert!(given >= GOES_ON, "the camera goes on meanwhile: {given} of 1,500 pictures");
     server.signal(libc::SIGCONT).expect("continued");
     wait_analyzed(&camera, 50).await;
     until("the server's files are as before", RECOVERY, || server.used().open_files.is_some_and(|now| now <= files))
@@ -132,23 +133,21 @@ async fn a_hung_engine_does_not_keep_the_process() {
     server.wait(RECOVERY).await.expect("ends in time");
 }
 
-/// The camera's program holds the shutdown up for a moment: time enough for a
-/// second signal, which ends the service at once.
+/// The camera's program holds the shutdown up, and gives the second signal
+/// itself when it is told to end: the service has taken the first one then, and
+/// ends at once.
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let started = folder.path().join("started");
     let config = format!(
-        "[admin]\nlisten = ''\n[[camera]]\nid = 'stuck'\nsource = 'rpicam'\ncommand = ['sh', '-c', 'trap \"\" TERM; touch {}; while :; do sleep 1; done']\n",
+        "[admin]\nlisten = ''\n[[camera]]\nid = 'stuck'\nsource = 'rpicam'\nno_picture_ms = 600000\n\
+         command = ['sh', '-c', 'trap \"kill -TERM $PPID\" TERM; touch {}; while :; do sleep 1; done']\n",
         started.display()
     );
     let mut ingest = Program::start("ingest-service", &config).expect("starts");
     until("the camera's program runs", RECOVERY, || started.exists()).await;
-    for _ in 0..2 {
-        ingest.signal(libc::SIGTERM).expect("told");
-        // One signal at a time: two that wait are one.
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
+    ingest.signal(libc::SIGTERM).expect("told");
     let status = ingest.wait(RECOVERY).await.expect("ends");
     assert_eq!(status.code(), Some(EXIT_AT_ONCE), "{status}");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use e2e::camera::{RawCamera, frame, hello};
+use e2e::camera::{PATIENCE, RawCamera, frame, hello};
 use e2e::media::textured_jpeg;
 use e2e::pair::Inference;
 use flatframe_shared::frame::PictureSize;
@@ -12,7 +12,7 @@ use inference_service::config::Config;
 use tonic::Code;
 
 const SIZE: PictureSize = PictureSize::new(320, 240);
-const TTL: Duration = Duration::from_secs(10);
+const TTL: Duration = PATIENCE;
 
 async fn service() -> Inference {
     Inference::start(Config::default()).await.expect("the service starts")
@@ -98,9 +98,10 @@ async fn a_frame_without_credit_is_shed() {
     let service = service().await;
     let channel = service.connect().await.expect("connects");
     let (mut camera, welcome) = RawCamera::open(channel, hello("cam", 1)).await.expect("is welcome");
-    let frames = u64::from(welcome.window) + 8;
-    for number in 1..=frames {
-        camera.send_frame(textured_jpeg(SIZE, number as u32), SIZE, TTL).await.expect("sends");
+    let (frames, picture) = (u64::from(welcome.window) + 8, textured_jpeg(SIZE, 1));
+    // In one go: no frame is done, and its credit back, before the last one is on its way.
+    for _ in 0..frames {
+        camera.send_frame(picture.clone(), SIZE, TTL).await.expect("sends");
     }
     let mut shed = 0;
     for _ in 0..frames {

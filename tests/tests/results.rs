@@ -20,7 +20,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 const SIZE: PictureSize = PictureSize::new(160, 120);
-const TTL: Duration = Duration::from_secs(5);
+const TTL: Duration = PATIENCE;
 const FRAMES: u64 = 10;
 
 /// A service whose engine sees one face on every picture, with a history in
@@ -299,6 +299,8 @@ async fn counts_only_tells_nothing_of_single_faces() {
     let service = Inference::start(config).await.expect("starts");
     let mut asking = client(&service).await;
     let mut watch = asking.watch(v1::WatchRequest::default()).await.expect("watches").into_inner();
+    // Quarters of an hour that are over before the first frame.
+    let from_unix_s = now_s() / 900 * 900 - 4 * 900;
     let mut camera = open(&service, "door").await;
     send(&mut camera, FRAMES).await;
     let message = watch.message().await.expect("stands").expect("a message").message;
@@ -308,8 +310,7 @@ async fn counts_only_tells_nothing_of_single_faces() {
     let status = asking.query_counts(minutes(&[])).await.expect_err("minutes tell of single people");
     assert!(status.code() == Code::InvalidArgument && status.message().contains("900"), "{status:?}");
 
-    // Quarters of an hour that are over: with few visits, with enough, with none.
-    let from_unix_s = now_s() / 900 * 900 - 4 * 900;
+    // With few visits, with enough, with none.
     let history = service.sources.archive.history.clone().expect("a history is kept");
     let door = || CameraId::parse("door").expect("an id");
     for (quarter, visits) in [(0, 4), (1, 5), (2, 0)] {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use e2e::camera::{PATIENCE, RawCamera, hello};
 use e2e::secured::{Secrets, refused, results};
-use e2e::wait::answered;
+use e2e::wait::{answered, until};
 use flatframe_shared::r#gen::v1;
 use flatframe_shared::refusals::Reason;
 use flatframe_shared::renewal::NamedFile;
@@ -186,8 +186,11 @@ async fn tokens_come_and_go_while_it_runs() {
     let (before, failed) = (std::fs::read(secrets.tokens()).expect("read"), || {
         service.sources.security.authority.renewals().map_or(0, |(_, failed)| failed)
     });
-    std::fs::write(secrets.tokens(), "nonsense").expect("written");
-    e2e::wait::until("the broken file is noticed", PATIENCE, || failed() == 1).await;
+    // At once: a file that is cut off is one without tokens.
+    let broken = secrets.tokens().with_extension("broken");
+    std::fs::write(&broken, "nonsense").expect("written");
+    std::fs::rename(&broken, secrets.tokens()).expect("exchanged");
+    until("the broken file is noticed", PATIENCE, || failed() == 1).await;
     staying.list_cameras(v1::ListCamerasRequest {}).await.expect("is let in still");
     std::fs::write(secrets.tokens(), before).expect("written");
     service.stop().await.expect("stops");

@@ -4,6 +4,8 @@
 //!
 //! `FLATFRAME_SEED=n` replays one seed, `FLATFRAME_SEEDS=n` runs so many.
 
+#[path = "simulation/fleet.rs"]
+mod fleet;
 #[path = "simulation/flooder.rs"]
 mod flooder;
 #[path = "simulation/laws.rs"]
@@ -86,6 +88,14 @@ fn a_seed_replays_exactly() {
         assert!(first.captured > 0 && first.answered[Outcome::Analyzed.index()] > 0, "{first:?}");
     }
     assert_ne!(run(1), run(2), "seeds differ");
+}
+
+/// 1,000 cameras and 20 replicas: a power cut, a lost zone, a rolling update.
+#[test]
+fn a_fleet_finds_its_way() {
+    run::count_panics();
+    let seed = number("FLATFRAME_SEED").unwrap_or(1);
+    fleet::run(seed).unwrap_or_else(|broken| panic!("{}", failure(seed, &broken)));
 }
 
 /// A simulation in which nothing is dropped, lost or answered late shows

@@ -2,7 +2,6 @@
 //! certificates exchanged under load, and the refusal to listen without all
 //! this. Real services, real sockets.
 
-use std::collections::HashSet;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -25,7 +24,7 @@ use tokio::net::TcpStream;
 /// So many frames show that they flow.
 const FRAMES: u64 = 5;
 /// Longer than the deadline of a handshake.
-const CUT: Duration = Duration::from_secs(15);
+const CUT: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn certificates_that_are_not_good_are_refused_and_counted() {
@@ -49,8 +48,10 @@ async fn certificates_that_are_not_good_are_refused_and_counted() {
             until(what, PATIENCE, || refused(&service, reason) >= attempt).await;
         }
         let series = format!("flatframe_inference_refused_total{{reason=\"{}\"}}", reason.as_str());
-        let shown = metric(service.admin, &series).await.expect("is shown");
-        assert_eq!(shown as u64, refused(&service, reason), "{series}");
+        // A connection that was made anew behind a call may be refused between the two looks.
+        let is_shown =
+            async || metric(service.admin, &series).await.filter(|shown| *shown as u64 == refused(&service, reason));
+        answered(&series, PATIENCE, is_shown).await;
     }
     assert_eq!(service.sources.cameras.len(), 0);
     // A client that trusts somebody else does not even send its hello.
@@ -155,20 +156,24 @@ async fn certificates_are_exchanged_under_load_and_no_stream_breaks() {
     results_flow().await;
     let handshakes = service.sources.connections.secured.load(Relaxed);
     let tls = service.sources.security.tls.clone().expect("TLS is on");
-    let shown = async || leaf(&secrets.raw(service.address, b"h2").await.expect("a handshake")).expect("a leaf");
+    let looks = AtomicU64::new(0);
+    let shown = async || {
+        looks.fetch_add(1, Relaxed);
+        leaf(&secrets.raw(service.address, b"h2").await.expect("a handshake")).expect("a leaf")
+    };
 
     let mut leaves = vec![shown().await];
     for round in 1..=3 {
         secrets.renew_server().expect("renewed");
         // Certificate and key are two files: between them the pair may not fit.
         until("the new certificate is read", PATIENCE, || tls.renewals().0 >= round).await;
-        leaves.push(shown().await);
+        // The one before may have been read twice: files that change between a look and their reading are.
+        let is_new = async || Some(shown().await).filter(|leaf| !leaves.contains(leaf));
+        let new = answered("the new certificate is shown", PATIENCE, is_new).await;
+        leaves.push(new);
         flows("frames flow on").await;
         results_flow().await;
     }
-    let different: HashSet<_> = leaves.iter().map(|leaf| leaf.to_vec()).collect();
-    assert_eq!(different.len(), leaves.len(), "each handshake saw the certificate of its time");
-
     let (good, failed) = (shown().await, tls.renewals().1);
     let key = std::fs::read(&secrets.server.key).expect("read");
     std::fs::write(&secrets.server.key, "nonsense").expect("written");
@@ -178,8 +183,8 @@ async fn certificates_are_exchanged_under_load_and_no_stream_breaks() {
     flows("frames flow on").await;
 
     // Nobody had to connect again but those who only looked at the certificate.
-    let looked = 4 + 2;
-    assert_eq!(service.sources.connections.secured.load(Relaxed), handshakes + looked);
+    let expected = handshakes + looks.load(Relaxed);
+    until("nobody else connects", PATIENCE, || service.sources.connections.secured.load(Relaxed) == expected).await;
     let counts = ingest.stop().await.expect("stops");
     assert_eq!((counts.lost, counts.balance()), (0, 0), "{counts:?}");
     assert!(!reading.is_finished(), "the stream of results ended");

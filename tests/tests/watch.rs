@@ -1,10 +1,11 @@
 //! Clients that watch: what they get, and that none of them harms the others.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use e2e::camera::{PATIENCE, RawCamera, hello, pump};
+use e2e::camera::{PATIENCE, Pumped, RawCamera, hello, pump_while};
 use e2e::media::textured_jpeg;
 use e2e::pair::{Inference, stub_config};
 use e2e::wait::until;
@@ -14,7 +15,7 @@ use inference_service::config::Config;
 use tonic::{Code, Streaming};
 
 const SIZE: PictureSize = PictureSize::new(160, 120);
-const TTL: Duration = Duration::from_secs(5);
+const TTL: Duration = PATIENCE;
 
 fn all() -> v1::WatchRequest {
     v1::WatchRequest::default()
@@ -128,21 +129,24 @@ async fn a_stalled_watcher_is_cut_and_disturbs_nobody() {
     let mut unread = stalled.watch(all()).await.expect("watches").into_inner();
     let mut reader = ResultServiceClient::new(service.connect().await.expect("connects"));
     let mut read = reader.watch(all()).await.expect("watches").into_inner();
-    let reading = tokio::spawn(async move {
-        let (mut results, mut missed) = (0u64, 0u64);
-        while let Ok(Some(response)) = read.message().await {
-            match response.message {
-                Some(watch_response::Message::Result(_)) => results += 1,
-                Some(watch_response::Message::Gap(gap)) => missed += gap.missed,
-                Some(watch_response::Message::Elsewhere(_)) | None => {}
+    let (results, missed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let reading = tokio::spawn({
+        let (results, missed) = (results.clone(), missed.clone());
+        async move {
+            while let Ok(Some(response)) = read.message().await {
+                match response.message {
+                    Some(watch_response::Message::Result(_)) => results.fetch_add(1, Relaxed),
+                    Some(watch_response::Message::Gap(gap)) => missed.fetch_add(gap.missed, Relaxed),
+                    Some(watch_response::Message::Elsewhere(_)) | None => 0,
+                };
             }
         }
-        (results, missed)
     });
 
     let picture = [(textured_jpeg(SIZE, 1), SIZE)];
-    let end = Instant::now() + Duration::from_secs(4);
-    let pumped = pump(camera, &picture, TTL, end).await.expect("the camera is not disturbed");
+    let end = Instant::now() + PATIENCE;
+    let goes_on = |_: &Pumped| service.sources.bus.cut() == 0 && Instant::now() < end;
+    let pumped = pump_while(camera, &picture, TTL, goes_on).await.expect("the camera is not disturbed");
     assert_eq!(service.sources.bus.cut(), 1, "the stalled watcher is cut");
     assert_eq!(service.sources.bus.subscribers(), 1, "only the reader is left");
     // Its connection is gone: reading ends with an error, not with results.
@@ -150,11 +154,13 @@ async fn a_stalled_watcher_is_cut_and_disturbs_nobody() {
     end.await.expect("the stalled client's stream has ended");
 
     let analyzed = pumped.count(v1::Outcome::Analyzed);
-    let counts = service.stop().await.expect("stops");
-    let (results, missed) = reading.await.expect("the reader");
-    assert_eq!(results + missed, analyzed, "every result reached the reader or was named in a gap");
+    let reached = || (results.load(Relaxed), missed.load(Relaxed));
+    let is_told = || reached().0 + reached().1 == analyzed;
+    until("every result reached the reader or was named in a gap", PATIENCE, is_told).await;
+    let (results, missed) = reached();
     assert!(results > analyzed / 2, "{results} of {analyzed} results, {missed} missed");
-    assert_eq!(counts.balance(), 0);
+    assert_eq!(service.stop().await.expect("stops").balance(), 0);
+    reading.await.expect("ends with the service");
 }
 
 /// Clients that leave before the first byte leave nothing behind.

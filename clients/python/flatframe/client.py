@@ -152,7 +152,10 @@ class Client:
         max_width_px: int | None = None,
     ) -> values.Snapshot:
         """How the camera of an incident looked then. The latest are kept, in
-        memory: NotFound when it is not. An incident of the server has none."""
+        memory: NotFound when it is not. An incident of the server has none;
+        of another replica's incidents that one alone has pictures."""
+        if incident.replica is not None:
+            raise ValueError(f"the pictures of this incident are at replica {incident.replica}: ask it")
         if incident.camera_id is None:
             raise ValueError("an incident of the server has no picture: use one of a camera")
         request = results_pb2.GetSnapshotRequest(
@@ -240,11 +243,14 @@ class Client:
         answer = self._ask(self._results.QueryCounts, request)
         return values.Answer(map(convert.series, answer.series), answer.incomplete)
 
-    def incidents(self, cameras: Cameras = ()) -> list[values.Incident]:
-        """Incidents that are open, and the latest that are over."""
+    def incidents(self, cameras: Cameras = ()) -> values.Answer[values.Incident]:
+        """Incidents that are open, and the latest that are over. `incomplete`
+        says why those of other replicas may be missing."""
         request = results_pb2.WatchIncidentsRequest(camera_ids=convert.camera_ids(cameras), only_known=True)
         answers = self._ask(lambda *args, **kwargs: list(self._results.WatchIncidents(*args, **kwargs)), request)
-        return [convert.incident(answer.incident) for answer in answers if answer.HasField("incident")]
+        told = (answer.elsewhere.detail for answer in answers if answer.HasField("elsewhere"))
+        incidents = (convert.incident(answer.incident) for answer in answers if answer.HasField("incident"))
+        return values.Answer(incidents, next(told, ""))
 
     # --- as it happens --------------------------------------------------------
     #
@@ -276,7 +282,8 @@ class Client:
     ) -> Stream[values.IncidentEvent]:
         """Incidents that are open, the latest that are over, then every change
         as it happens. After a lost connection: an IncidentGap, then all that
-        the server knows."""
+        the server knows. That other replicas are not heard, and that they are
+        again, is told by Elsewhere."""
         request = results_pb2.WatchIncidentsRequest(camera_ids=convert.camera_ids(cameras))
         line = self._line()
 
@@ -290,6 +297,8 @@ class Client:
                     yield convert.incident(message.incident)
                 elif message.HasField("gap"):
                     yield convert.incident_gap(message.gap)
+                elif message.HasField("elsewhere"):
+                    yield convert.elsewhere(message.elsewhere)
 
         return Stream(line, items())
 

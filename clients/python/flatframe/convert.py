@@ -197,6 +197,7 @@ def incident(wire: results_pb2.Incident) -> values.Incident:
         detail=wire.detail,
         started=instant(wire.started_unix_ms * 1000),
         ended=instant(wire.ended_unix_ms * 1000) if wire.HasField("ended_unix_ms") else None,
+        replica=wire.replica or None,
     )
 
 

@@ -322,7 +322,10 @@ class Incident:
     detail: str
     started: datetime
     ended: datetime | None
-    """None while it lasts."""
+    """None while it lasts; of another replica, as last told."""
+    replica: str | None
+    """The replica that saw it and has its pictures; None: the one that
+    answered."""
 
 
 @dataclass(frozen=True)
@@ -499,4 +502,4 @@ class Resources:
 
 
 WatchEvent = Union[FrameResult, Gap, Elsewhere]
-IncidentEvent = Union[Incident, IncidentGap]
+IncidentEvent = Union[Incident, IncidentGap, Elsewhere]

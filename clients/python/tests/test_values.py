@@ -43,6 +43,8 @@ def test_unknown_is_none_never_zero() -> None:
     bucket = results_pb2.CountBucket(crossings=[results_pb2.CrossingCounts(name="sill")])
     assert convert.series(results_pb2.CountSeries(buckets=[bucket])).buckets[0].crossings[0].occupancy is None
     assert convert.incident(results_pb2.Incident()).camera_id is None
+    assert convert.incident(results_pb2.Incident()).replica is None
+    assert convert.incident(results_pb2.Incident(replica="north")).replica == "north"
 
 
 def test_several_replicas() -> None:

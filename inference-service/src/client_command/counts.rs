@@ -7,7 +7,7 @@ use flatframe_shared::r#gen::v1;
 use flatframe_shared::r#gen::v1::result_service_client::ResultServiceClient;
 use serde_json::json;
 
-use super::{Failure, ServerArgs, asking, people, time};
+use super::{Failure, ServerArgs, asking, people, time, write_incomplete};
 use crate::table::write_table;
 use crate::words;
 
@@ -64,13 +64,14 @@ pub(super) async fn run(args: &CountsArgs, out: &mut dyn Write) -> Result<(), Fa
     let request = args.request(SystemTime::now())?;
     let bucket_s = request.bucket_s;
     let mut client = ResultServiceClient::new(args.server.connect().await?);
-    let series = client.query_counts(asking(request)).await?.into_inner().series;
+    let v1::QueryCountsResponse { series, incomplete } = client.query_counts(asking(request)).await?.into_inner();
     if args.server.json {
         for one in &series {
             for bucket in &one.buckets {
                 writeln!(out, "{}", as_json(one, bucket))?;
             }
         }
+        write_incomplete(&incomplete, true, out)?;
         return Ok(());
     }
     let mut rows = vec![["FROM", "CAMERA", "WATCHED", "VISITS", "CROSSINGS"].map(String::from)];
@@ -79,13 +80,18 @@ pub(super) async fn run(args: &CountsArgs, out: &mut dyn Write) -> Result<(), Fa
         rows.extend(one.buckets.iter().map(|bucket| row(&camera, one.cameras, bucket_s, bucket)));
     }
     write_table(&rows, out)?;
+    write_incomplete(&incomplete, false, out)?;
     Ok(())
 }
 
 fn row(camera: &str, cameras: u32, bucket_s: u32, bucket: &v1::CountBucket) -> [String; 5] {
     let whole = u64::from(cameras) * u64::from(bucket_s);
     let watched = format!("{:.0} %", 100.0 * f64::from(bucket.covered_seconds) / whole.max(1) as f64);
-    let visits = if bucket.withheld { "withheld".to_owned() } else { people(bucket.visits.as_ref()) };
+    let visits = match (bucket.withheld, people(bucket.visits.as_ref())) {
+        (true, _) => "withheld".to_owned(),
+        (false, visits) if bucket.uncertain => format!("{visits} (some maybe twice)"),
+        (false, visits) => visits,
+    };
     let crossing = |one: &v1::CrossingCounts| {
         format!("{}: in {}, out {}", one.name, people(one.entered.as_ref()), people(one.left.as_ref()))
     };
@@ -103,6 +109,7 @@ fn as_json(series: &v1::CountSeries, bucket: &v1::CountBucket) -> serde_json::Va
         "from": time(bucket.start_unix_s.saturating_mul(1000)),
         "covered_seconds": bucket.covered_seconds,
         "withheld": bucket.withheld,
+        "uncertain": bucket.uncertain,
         "visits": words::people(bucket.visits.as_ref()),
         "crossings": crossings.collect::<Vec<_>>(),
     })

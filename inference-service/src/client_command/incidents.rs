@@ -9,7 +9,7 @@ use flatframe_shared::r#gen::v1::result_service_client::ResultServiceClient;
 use flatframe_shared::r#gen::v1::watch_incidents_response::Message;
 use serde_json::json;
 
-use super::{Failure, ServerArgs, asking, time};
+use super::{Failure, ServerArgs, asking, time, write_incomplete};
 use crate::table::write_table;
 use crate::words;
 
@@ -28,22 +28,28 @@ pub(super) async fn run(args: &IncidentsArgs, out: &mut dyn Write) -> Result<(),
     let request = v1::WatchIncidentsRequest { camera_ids: args.camera.clone(), only_known: true };
     let mut stream = client.watch_incidents(asking(request)).await?.into_inner();
     let mut rows = vec![["BEGAN", "LASTED", "CAMERA", "KIND", "DETAIL"].map(String::from)];
+    let mut incomplete = String::new();
     while let Some(response) = stream.message().await? {
-        let Some(Message::Incident(incident)) = response.message else { continue };
+        let incident = match response.message {
+            Some(Message::Incident(incident)) => incident,
+            Some(Message::Elsewhere(elsewhere)) => {
+                incomplete = elsewhere.detail;
+                continue;
+            }
+            _ => continue,
+        };
         if args.server.json {
             writeln!(out, "{}", as_json(&incident))?;
         } else {
             rows.push(row(&incident));
         }
     }
-    if args.server.json {
-        return Ok(());
+    match (args.server.json, rows.len()) {
+        (true, _) => {}
+        (false, 1) => writeln!(out, "nothing is wrong, and nothing was of late")?,
+        (false, _) => write_table(&rows, out)?,
     }
-    if rows.len() == 1 {
-        writeln!(out, "nothing is wrong, and nothing was of late")?;
-        return Ok(());
-    }
-    write_table(&rows, out)?;
+    write_incomplete(&incomplete, args.server.json, out)?;
     Ok(())
 }
 
@@ -53,10 +59,11 @@ fn row(incident: &v1::Incident) -> [String; 5] {
     let lasted = humantime::format_duration(Duration::from_secs(lasted / 1000));
     let still = if incident.ended_unix_ms.is_none() { ", still" } else { "" };
     let camera = if incident.camera_id.is_empty() { "(server)" } else { &incident.camera_id };
+    let place = if incident.replica.is_empty() { String::new() } else { format!(" at {}", incident.replica) };
     [
         time(incident.started_unix_ms),
         format!("{lasted}{still}"),
-        camera.to_owned(),
+        format!("{camera}{place}"),
         words::incident(incident.kind()).to_owned(),
         incident.detail.clone(),
     ]
@@ -70,5 +77,6 @@ fn as_json(incident: &v1::Incident) -> serde_json::Value {
         "detail": incident.detail,
         "began": time(incident.started_unix_ms),
         "ended": incident.ended_unix_ms.map(time),
+        "replica": (!incident.replica.is_empty()).then_some(&incident.replica),
     })
 }

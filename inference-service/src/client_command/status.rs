@@ -8,7 +8,7 @@ use flatframe_shared::r#gen::v1::admin_service_client::AdminServiceClient;
 use flatframe_shared::r#gen::v1::result_service_client::ResultServiceClient;
 use serde_json::json;
 
-use super::{Failure, ServerArgs, asking, people};
+use super::{Failure, ServerArgs, asking, people, write_incomplete};
 use crate::table::{printable, write_table};
 use crate::words;
 
@@ -26,7 +26,7 @@ pub(super) async fn run(args: &StatusArgs, out: &mut dyn Write) -> Result<(), Fa
     let channel = args.server.connect().await?;
     let asked = asking(v1::ListCamerasRequest {});
     let mut client = ResultServiceClient::new(channel.clone()).max_decoding_message_size(MAX_LIST_BYTES);
-    let cameras = client.list_cameras(asked).await?.into_inner().cameras;
+    let v1::ListCamerasResponse { cameras, incomplete } = client.list_cameras(asked).await?.into_inner();
     let asked = asking(v1::GetResourcesRequest {});
     let resources = AdminServiceClient::new(channel).get_resources(asked).await?.into_inner();
     if args.server.json {
@@ -41,6 +41,7 @@ pub(super) async fn run(args: &StatusArgs, out: &mut dyn Write) -> Result<(), Fa
             "ledger_balance": resources.ledger_balance,
         });
         writeln!(out, "{server}")?;
+        write_incomplete(&incomplete, true, out)?;
         return Ok(());
     }
     let head = ["CAMERA", "STATE", "FRAMES/S", "LAST FRAME", "NOW", "VISITS", "NOT ANALYSED", "WHAT IS WRONG"];
@@ -51,6 +52,7 @@ pub(super) async fn run(args: &StatusArgs, out: &mut dyn Write) -> Result<(), Fa
     } else {
         write_table(&rows, out)?;
     }
+    write_incomplete(&incomplete, false, out)?;
     let rss = resources.rss_bytes.map_or("?".to_owned(), |bytes| Bytes(bytes).to_string());
     let hours = resources.uptime_s as f64 / 3600.0;
     writeln!(

@@ -40,7 +40,7 @@ fn covered(name: &str, from_unix_s: i64, to_unix_s: i64) -> Record {
 }
 
 fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(20)
+    Instant::now() + Duration::from_secs(60)
 }
 
 /// A store whose writer has its turns when the test says so.

@@ -293,7 +293,7 @@ mod tests {
     use super::*;
 
     /// Longest wait for a worker.
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     struct Nobody;
 

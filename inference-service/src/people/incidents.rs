@@ -4,7 +4,7 @@
 
 pub mod config;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ pub const RING: usize = 256;
 
 /// Longest detail, in bytes: what a camera's sender may say of its source, and
 /// a few words around it.
-const MAX_DETAIL_BYTES: usize = 384;
+pub const MAX_DETAIL_BYTES: usize = 384;
 
 /// What an incident is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,7 +61,7 @@ impl IncidentKind {
 /// One incident.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incident {
-    /// Unique within this run of the server, and in its history.
+    /// Unique within this run of the server that saw it, and in its history.
     pub id: u64,
     /// The camera; `None`: the server as a whole.
     pub camera: Option<CameraId>,
@@ -73,6 +73,8 @@ pub struct Incident {
     pub started_unix_ms: i64,
     /// When it ended; `None` while it lasts.
     pub ended_unix_ms: Option<i64>,
+    /// The replica that saw it; `None`: this one.
+    pub replica: Option<Arc<str>>,
 }
 
 /// A state as it is told: whose, what, and what was seen.
@@ -124,6 +126,16 @@ pub enum Change {
     Incident(Arc<Incident>),
     /// Changes that are gone.
     Gap(u64),
+}
+
+impl State {
+    fn push(&mut self, incident: Arc<Incident>) {
+        if self.ring.len() == RING {
+            self.ring.pop_front();
+        }
+        self.ring.push_back(incident);
+        self.changes += 1;
+    }
 }
 
 impl Incidents {
@@ -189,22 +201,36 @@ impl Incidents {
                 detail: one.detail.clone(),
                 started_unix_ms: one.began_unix_ms,
                 ended_unix_ms: None,
+                replica: None,
             };
             one.opened = Some(Arc::new(incident.clone()));
             changed.push(incident);
         }
         state.lasting = lasting;
         let changed: Vec<_> = changed.into_iter().map(Arc::new).collect();
-        for incident in &changed {
-            if state.ring.len() == RING {
-                state.ring.pop_front();
-            }
-            state.ring.push_back(incident.clone());
-            state.changes += 1;
-        }
-        let changes = state.changes;
-        self.changed.send_if_modified(|last| std::mem::replace(last, changes) != changes);
+        changed.iter().for_each(|incident| state.push(incident.clone()));
+        self.tell(&state);
         changed
+    }
+
+    /// Takes what another replica told: an incident that opened there, or ended.
+    pub fn heard(&self, incident: Incident) {
+        let mut state = lock(&self.state);
+        state.push(Arc::new(incident));
+        self.tell(&state);
+    }
+
+    /// So many changes that other replicas told will never come here: whoever
+    /// watches has to ask anew.
+    pub fn missed(&self, changes: u64) {
+        let mut state = lock(&self.state);
+        state.ring.clear();
+        state.changes += changes;
+        self.tell(&state);
+    }
+
+    fn tell(&self, state: &State) {
+        self.changed.send_if_modified(|last| std::mem::replace(last, state.changes) != state.changes);
     }
 
     /// The open ones of one camera, or of the server; those that began first
@@ -238,14 +264,18 @@ impl Incidents {
     }
 
     /// Begins to watch: those open now and the latest that are over come
-    /// first.
+    /// first. Those of other replicas are as last told, and of the latest alone.
     pub fn watch(self: &Arc<Self>) -> IncidentWatch {
         let state = lock(&self.state);
-        let over = state.ring.iter().filter(|incident| incident.ended_unix_ms.is_some()).cloned();
-        let mut first: VecDeque<_> = over.collect();
+        let is_over = |incident: &Incident| incident.ended_unix_ms.is_some();
+        let name = |incident: &Incident| (incident.replica.clone(), incident.id, incident.started_unix_ms);
+        let over: HashSet<_> = state.ring.iter().filter(|one| is_over(one)).map(|one| name(one)).collect();
+        // What is open here is known better than from the ring.
+        let last_told = |one: &&Arc<Incident>| is_over(one) || one.replica.is_some() && !over.contains(&name(one));
+        let mut first: VecDeque<_> = state.ring.iter().filter(last_told).cloned().collect();
         let open = state.lasting.values().filter_map(|lasting| lasting.opened.clone());
         first.extend(open);
-        first.make_contiguous().sort_by_key(|incident| incident.id);
+        first.make_contiguous().sort_by_key(|incident| (incident.started_unix_ms, incident.id));
         IncidentWatch { incidents: self.clone(), first, seen: state.changes, changed: self.changed.subscribe() }
     }
 
@@ -331,6 +361,19 @@ mod tests {
         }
     }
 
+    /// Another replica tells of an incident of `camera`.
+    fn told(incidents: &Incidents, id: u64, camera: &str, ended_unix_ms: Option<i64>) {
+        incidents.heard(Incident {
+            id,
+            camera: Some(CameraId::parse(camera).expect("an id")),
+            kind: IncidentKind::Dark,
+            detail: String::new(),
+            started_unix_ms: START_MS + 1,
+            ended_unix_ms,
+            replica: Some("other".into()),
+        });
+    }
+
     fn texts(watch: &mut IncidentWatch) -> Vec<String> {
         std::iter::from_fn(|| watch.take())
             .map(|change| match change {
@@ -364,6 +407,26 @@ mod tests {
             let cameras: &[&str] = if s % 20 == 19 { &[] } else { &["a"] };
             assert!(clock.dark(s, cameras).is_empty(), "{s}");
         }
+    }
+
+    #[test]
+    fn those_of_other_replicas_are_as_last_told() {
+        let clock = Clock::new();
+        clock.dark(0, &["a"]);
+        clock.dark(30, &["a"]);
+        // The same number as the one here: they are of another replica.
+        told(&clock.incidents, 1, "b", None);
+        told(&clock.incidents, 2, "c", None);
+        told(&clock.incidents, 1, "b", Some(START_MS + 5));
+        let mut watch = clock.incidents.watch();
+        assert_eq!(texts(&mut watch), ["a open", "b over", "c open"]);
+        assert_eq!(clock.incidents.live(), 1, "here");
+        told(&clock.incidents, 2, "c", Some(START_MS + 6));
+        assert_eq!(texts(&mut watch), ["c over"]);
+        clock.incidents.missed(3);
+        assert_eq!(texts(&mut watch), ["gap 3"]);
+        clock.dark(31, &[]);
+        assert_eq!(texts(&mut watch), ["a over"]);
     }
 
     #[test]

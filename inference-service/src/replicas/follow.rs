@@ -1,5 +1,5 @@
-//! Listens to the other replicas: every result of theirs goes to the clients
-//! that watch here, what they tell of their cameras into the directory. What
+//! Listens to the other replicas: every result and incident of theirs goes to
+//! the clients that watch here, what they tell of their cameras into the directory. What
 //! this replica told itself is passed over.
 
 use std::sync::Arc;
@@ -45,11 +45,21 @@ pub trait Listener: Send + Sync {
     fn result(&self, told: Told);
     /// So many results of others will never come.
     fn missed(&self, results: u64);
+    /// An incident of `replica` opened, or is over.
+    fn incident(&self, replica: Arc<str>, body: &[u8]);
+    /// So many of these will never come.
+    fn missed_incidents(&self, changes: u64);
 }
 
 /// Hands results of other replicas to `listener` until `stop`.
 pub async fn results(replicas: &Replicas, listener: &dyn Listener, max_bytes: usize, stop: &CancellationToken) {
     keep_on(replicas, Hearing::Results { listener, max_bytes, last: None }, stop).await;
+}
+
+/// Hands incidents of other replicas to `listener` until `stop`, first those
+/// that the bus keeps.
+pub async fn incidents(replicas: &Replicas, listener: &dyn Listener, stop: &CancellationToken) {
+    keep_on(replicas, Hearing::Incidents { listener, last: 0 }, stop).await;
 }
 
 /// Keeps the directory until `stop`.
@@ -58,6 +68,7 @@ pub async fn cameras(replicas: &Replicas, stop: &CancellationToken) {
 }
 
 const RESULTS: &str = "results";
+const INCIDENTS: &str = "incidents";
 const CAMERAS: &str = "cameras";
 
 /// What is listened to.
@@ -68,6 +79,11 @@ enum Hearing<'a> {
         /// Place on the bus of the newest one heard.
         last: Option<u64>,
     },
+    Incidents {
+        listener: &'a dyn Listener,
+        /// Place on the bus of the newest one heard.
+        last: u64,
+    },
     Cameras,
 }
 
@@ -75,6 +91,7 @@ impl Hearing<'_> {
     fn word(&self) -> &'static str {
         match self {
             Self::Results { .. } => RESULTS,
+            Self::Incidents { .. } => INCIDENTS,
             Self::Cameras => CAMERAS,
         }
     }
@@ -82,6 +99,7 @@ impl Hearing<'_> {
     async fn hear(&mut self, replicas: &Replicas) -> Result<(), String> {
         match self {
             Self::Results { listener, max_bytes, last } => hear_results(replicas, *listener, *max_bytes, last).await,
+            Self::Incidents { listener, last } => hear_incidents(replicas, *listener, last).await,
             Self::Cameras => hear_cameras(replicas).await,
         }
     }
@@ -164,6 +182,28 @@ async fn hear_results(
         }
     };
     pull_for_ever(&consumer, each, || replicas.set_unheard(RESULTS, None)).await
+}
+
+async fn hear_incidents(replicas: &Replicas, listener: &dyn Listener, last: &mut u64) -> Result<(), String> {
+    let stream = replicas.context.get_stream(&replicas.names.incidents).await.map_err(text)?;
+    let state = &stream.cached_info().state;
+    if *last > state.last_sequence {
+        // The bus began anew; how much was lost with it is not known.
+        listener.missed_incidents(1);
+        *last = 0;
+    }
+    if *last > 0 && state.first_sequence > *last + 1 {
+        listener.missed_incidents(state.first_sequence - *last - 1);
+    }
+    let policy = DeliverPolicy::ByStartSequence { start_sequence: *last + 1 };
+    let consumer = stream.create_consumer(reader(policy, replicas.names.incident.clone())).await.map_err(text)?;
+    let each = |message: &Message, info: &async_nats::jetstream::message::Info<'_>| {
+        *last = info.stream_sequence;
+        if !is_own(replicas, message) {
+            listener.incident(teller(message), &message.payload);
+        }
+    };
+    pull_for_ever(&consumer, each, || replicas.set_unheard(INCIDENTS, None)).await
 }
 
 async fn hear_cameras(replicas: &Replicas) -> Result<(), String> {

@@ -1,10 +1,11 @@
-//! What the bus is made of: subjects, and the two streams that keep what is
+//! What the bus is made of: subjects, and the three streams that keep what is
 //! told on them. Knows what they are called and how much they hold, not what
 //! is in a message.
 //!
 //! | stream | subjects | keeps |
 //! |---|---|---|
 //! | `NAME_results` | `NAME.result.CAMERA` | every result, bounded by age, bytes and number for each camera; on disk |
+//! | `NAME_incidents` | `NAME.incident` | the latest incidents, bounded by age and number; on disk |
 //! | `NAME_now` | `NAME.camera.CAMERA`, `NAME.people.CAMERA` | the newest message of each; in the servers' memory |
 
 use std::time::Duration;
@@ -20,11 +21,18 @@ const MAX_NOW_BYTES: i64 = 256 << 20;
 /// Results sent twice within what they may wait and this are kept once.
 const DUPLICATE_MARGIN: Duration = Duration::from_secs(60);
 
+/// Incidents that the bus keeps, each told when it opens and when it is over.
+const MAX_INCIDENTS: i64 = 512;
+
 /// Names on the bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     /// Stream of results.
     pub results: String,
+    /// Stream of incidents.
+    pub incidents: String,
+    /// Where every incident is told.
+    pub incident: String,
     /// Stream of what is now.
     pub now: String,
     prefix: String,
@@ -54,7 +62,13 @@ impl Topic {
 impl Names {
     /// Of the bus `name`.
     pub fn new(name: &str) -> Self {
-        Self { results: format!("{name}_results"), now: format!("{name}_now"), prefix: name.to_owned() }
+        Self {
+            results: format!("{name}_results"),
+            incidents: format!("{name}_incidents"),
+            incident: format!("{name}.incident"),
+            now: format!("{name}_now"),
+            prefix: name.to_owned(),
+        }
     }
 
     /// Where `topic` of `camera` is told. A dot separates words of a subject:
@@ -75,7 +89,7 @@ impl Names {
     }
 }
 
-/// Makes both streams, or gives them the bounds of `settings`.
+/// Makes all streams, or gives them the bounds of `settings`.
 ///
 /// # Errors
 /// What the bus said.
@@ -96,6 +110,14 @@ pub async fn ensure(context: &Context, settings: &BusSettings, names: &Names) ->
         storage: StorageType::File,
         ..base.clone()
     };
+    let incidents = Config {
+        name: names.incidents.clone(),
+        subjects: vec![names.incident.clone()],
+        max_messages: MAX_INCIDENTS,
+        duplicate_window: results.duplicate_window,
+        storage: StorageType::File,
+        ..base.clone()
+    };
     // What was in front of a camera a second ago is on no disk.
     let now = Config {
         name: names.now.clone(),
@@ -105,7 +127,7 @@ pub async fn ensure(context: &Context, settings: &BusSettings, names: &Names) ->
         storage: StorageType::Memory,
         ..base
     };
-    for config in [results, now] {
+    for config in [results, incidents, now] {
         let name = config.name.clone();
         context.create_or_update_stream(config).await.map_err(|error| format!("stream {name}: {error}"))?;
     }

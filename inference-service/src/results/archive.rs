@@ -11,7 +11,7 @@ use flatframe_shared::r#gen::v1;
 use prost::Message;
 
 use super::record::ResultRecord;
-use super::wire::Wire;
+use super::wire::{self, Wire};
 use crate::history::{self, DropReason, History, Record};
 use crate::people::count::CountChange;
 use crate::people::incidents::Incident;
@@ -118,8 +118,12 @@ impl Archive {
         })
     }
 
-    /// Keeps an incident that opened or ended.
+    /// Keeps an incident that opened or ended here, and tells the others.
     pub fn keep_incident(&self, incident: &Incident) {
+        if let Some(replicas) = &self.replicas {
+            let is_over = incident.ended_unix_ms.is_some();
+            replicas.offer_incident(incident.id, is_over, wire::incident(incident).encode_to_vec().into());
+        }
         let Some(history) = &self.history else { return };
         history.offer(Record::Incident(history::Incident {
             id: incident.id,

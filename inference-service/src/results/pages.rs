@@ -10,7 +10,7 @@ use flatframe_shared::convert::short;
 use flatframe_shared::error::ErrorKind;
 use flatframe_shared::frame::CameraId;
 use flatframe_shared::r#gen::v1;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::archive::{Archive, from_body};
 use super::elsewhere::{self, Page, PageQuery};
@@ -211,11 +211,23 @@ async fn source(
             Ok((Source::History(history.clone(), None), why))
         }
         (Ok(None), None) => Err(ErrorKind::NotFound.status(format!("the result bus has no result of camera {camera}"))),
+        // A camera that the history does not know may be another replica's.
+        (Err(status), Some(history)) if !is_known(history, camera, limit).await? => Err(status),
         (Err(status), Some(history)) => {
             Ok((Source::History(history.clone(), None), of_this_replica(status.message().to_owned())))
         }
         (Err(status), None) => Err(status),
     }
+}
+
+/// Whether the history of this replica knows of the camera.
+async fn is_known(history: &History, camera: &CameraId, limit: Duration) -> Result<bool, Status> {
+    let (history, camera, deadline) = (history.clone(), camera.clone(), std::time::Instant::now() + limit);
+    blocking(move || match known(&history, &camera, deadline) {
+        Err(status) if status.code() == Code::NotFound => Ok(false),
+        answer => answer.map(|()| true),
+    })
+    .await
 }
 
 /// Whether the history of this replica has results of that time.

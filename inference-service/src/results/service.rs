@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status};
 use super::archive::Archive;
 use super::bus::Bus;
 use super::elsewhere::{self, Place};
+use super::hearing::Hearing;
 use super::incident_pictures::{IncidentPictures, Moment};
 use super::incident_stream::{self, IncidentStream};
 use super::pages::Pages;
@@ -106,8 +107,7 @@ impl v1::result_service_server::ResultService for ResultApi {
         let watch = Watch {
             subscriber,
             wire: self.archive.wire,
-            absence: self.replicas().map(Replicas::watch_absence),
-            told_absence: None,
+            hearing: Hearing::new(self.replicas()),
             shutdown: self.shutdown.clone(),
         };
         Ok(Response::new(Box::pin(stream::unfold(Some(watch), watch::next))))
@@ -190,6 +190,7 @@ impl v1::result_service_server::ResultService for ResultApi {
         let v1::WatchIncidentsRequest { camera_ids, only_known } = request.into_inner();
         let watch = IncidentStream {
             watch: self.incidents.watch(),
+            hearing: Hearing::new(self.replicas()),
             cameras: watched(&camera_ids)?,
             only_known,
             shutdown: self.shutdown.clone(),

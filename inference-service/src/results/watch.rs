@@ -3,15 +3,14 @@
 
 use flatframe_shared::r#gen::v1;
 use flatframe_shared::r#gen::v1::watch_response::Message;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::bus::{Subscriber, Taken};
 use super::elsewhere;
+use super::hearing::Hearing;
 use super::service::stopping;
 use super::wire::Wire;
-use crate::replicas::Absence;
 
 /// One client that watches.
 pub struct Watch {
@@ -19,10 +18,8 @@ pub struct Watch {
     pub subscriber: Subscriber,
     /// How results look.
     pub wire: Wire,
-    /// Why others are not heard; `None`: there is no result bus.
-    pub absence: Option<watch::Receiver<Absence>>,
-    /// What the client was told of that.
-    pub told_absence: Option<String>,
+    /// What the client knows of the other replicas.
+    pub hearing: Hearing,
     /// Cancelled when the service stops.
     pub shutdown: CancellationToken,
 }
@@ -33,10 +30,7 @@ pub async fn next(watch: Option<Watch>) -> Option<(Result<v1::WatchResponse, Sta
     let message = tokio::select! {
         biased;
         () = watch.shutdown.cancelled() => return Some((Err(stopping()), None)),
-        changed = changed(&mut watch.absence, &watch.told_absence) => {
-            watch.told_absence.clone_from(&changed);
-            Message::Elsewhere(v1::Elsewhere { is_heard: changed.is_none(), detail: changed.unwrap_or_default() })
-        }
+        changed = watch.hearing.changed() => Message::Elsewhere(changed),
         taken = watch.subscriber.next() => match taken {
             Taken::Result(record) => Message::Result(watch.wire.result(&record)),
             Taken::Elsewhere(told) => match elsewhere::result(&told, watch.wire) {
@@ -50,15 +44,4 @@ pub async fn next(watch: Option<Watch>) -> Option<(Result<v1::WatchResponse, Sta
         },
     };
     Some((Ok(v1::WatchResponse { message: Some(message) }), Some(watch)))
-}
-
-/// Waits until others are heard or not, other than the client was told; for
-/// ever without a bus.
-async fn changed(absence: &mut Option<watch::Receiver<Absence>>, told: &Option<String>) -> Option<String> {
-    if let Some(absence) = absence
-        && let Ok(now) = absence.wait_for(|now| now.why().is_some() != told.is_some()).await
-    {
-        return now.why();
-    }
-    std::future::pending().await
 }

@@ -1,8 +1,11 @@
 //! Results as clients see them on the wire.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use flatframe_shared::clock;
 use flatframe_shared::convert::{self, micros_u64, millis_u64};
+use flatframe_shared::frame::CameraId;
 use flatframe_shared::r#gen::v1;
 
 use super::archive::LateResult;
@@ -10,7 +13,7 @@ use super::record::{FaceCounts, ResultRecord};
 use super::snapshot::Style;
 use crate::cameras::{Camera, CameraView};
 use crate::people::count::{ByGender, Counts, CrossingCounts};
-use crate::people::incidents::{Incident, IncidentKind};
+use crate::people::incidents::{Incident, IncidentKind, MAX_DETAIL_BYTES};
 use crate::people::track::FaceTrack;
 use crate::vision::{Face, Gender, Point};
 
@@ -73,7 +76,36 @@ pub fn incident(incident: &Incident) -> v1::Incident {
         detail: incident.detail.clone(),
         started_unix_ms: incident.started_unix_ms,
         ended_unix_ms: incident.ended_unix_ms,
+        replica: incident.replica.as_deref().unwrap_or_default().to_owned(),
     }
+}
+
+/// An incident that another replica told of; `None`: it is not understood.
+pub fn incident_elsewhere(told: v1::Incident, replica: Arc<str>) -> Option<Incident> {
+    let kind = match told.kind() {
+        v1::IncidentKind::Unspecified => return None,
+        v1::IncidentKind::Offline => IncidentKind::Offline,
+        v1::IncidentKind::Stalled => IncidentKind::Stalled,
+        v1::IncidentKind::Frozen => IncidentKind::Frozen,
+        v1::IncidentKind::Dark => IncidentKind::Dark,
+        v1::IncidentKind::Overloaded => IncidentKind::Overloaded,
+        v1::IncidentKind::Disk => IncidentKind::Disk,
+        v1::IncidentKind::Memory => IncidentKind::Memory,
+    };
+    let camera = match told.camera_id.as_str() {
+        "" => None,
+        id => Some(CameraId::parse(id).ok()?),
+    };
+    let is_short = told.detail.len() <= MAX_DETAIL_BYTES;
+    is_short.then_some(Incident {
+        id: told.incident_id,
+        camera,
+        kind,
+        detail: told.detail,
+        started_unix_ms: told.started_unix_ms,
+        ended_unix_ms: told.ended_unix_ms,
+        replica: Some(replica),
+    })
 }
 
 /// People by gender; a count that corrections made negative is none.

@@ -4,28 +4,48 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use flatframe_shared::r#gen::v1;
+use prost::Message;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::people::incidents::Incidents;
 use crate::replicas::Replicas;
 use crate::replicas::follow::{Listener, Told};
 use crate::results::bus::Bus;
 use crate::results::record::{ElsewhereResult, Position};
+use crate::results::wire;
 
 /// What still waits is published within this at the end.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Hands what others tell to the clients that watch here.
-struct Audience(Arc<Bus>);
+struct Audience {
+    bus: Arc<Bus>,
+    incidents: Arc<Incidents>,
+}
 
 impl Listener for Audience {
     fn result(&self, told: Told) {
         let Told { replica, camera, body } = told;
-        self.0.publish_elsewhere(ElsewhereResult { position: Position(0), camera, replica, body });
+        self.bus.publish_elsewhere(ElsewhereResult { position: Position(0), camera, replica, body });
     }
 
     fn missed(&self, results: u64) {
-        self.0.publish_missed(results);
+        self.bus.publish_missed(results);
+    }
+
+    fn incident(&self, replica: Arc<str>, body: &[u8]) {
+        let told = v1::Incident::decode(body).ok();
+        match told.and_then(|told| wire::incident_elsewhere(told, replica)) {
+            Some(incident) => self.incidents.heard(incident),
+            // Of a newer replica: this one cannot tell what it is.
+            None => self.incidents.missed(1),
+        }
+    }
+
+    fn missed_incidents(&self, changes: u64) {
+        self.incidents.missed(changes);
     }
 }
 
@@ -37,9 +57,15 @@ pub(super) struct Sharing {
 }
 
 impl Sharing {
-    pub(super) fn start(replicas: Arc<Replicas>, bus: Arc<Bus>, max_result_bytes: usize) -> Self {
+    pub(super) fn start(
+        replicas: Arc<Replicas>,
+        bus: Arc<Bus>,
+        incidents: Arc<Incidents>,
+        max_result_bytes: usize,
+    ) -> Self {
         let stop = CancellationToken::new();
-        let task = replicas.clone().run(Arc::new(Audience(bus)), max_result_bytes, stop.clone());
+        let audience = Arc::new(Audience { bus, incidents });
+        let task = replicas.clone().run(audience, max_result_bytes, stop.clone());
         let task = tokio::spawn(task);
         Self { replicas, task, stop }
     }

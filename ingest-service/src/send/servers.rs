@@ -3,6 +3,7 @@
 //! open a stream, and how many streams each has. Which one a camera goes to is
 //! [`super::route`]'s to say.
 
+pub mod connect;
 pub mod directory;
 pub mod ranking;
 pub mod standing;
@@ -14,7 +15,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use flatframe_shared::clock::now;
-use flatframe_shared::tls::ClientTls;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
@@ -22,6 +22,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use self::connect::Connect;
 use self::directory::{Directory, Known, Named, Resolve};
 use self::standing::Standing;
 use crate::config::ServerConfig;
@@ -79,7 +80,7 @@ struct Shared {
     moves: [AtomicU64; MoveReason::ALL.len()],
     dead_after: Option<Duration>,
     return_within: Duration,
-    tls: Option<Arc<ClientTls>>,
+    connect: Arc<dyn Connect>,
     connections: TaskTracker,
 }
 
@@ -90,14 +91,14 @@ pub struct Turn {
 }
 
 impl Servers {
-    /// Those that `config` names, by `tls` if there is some. What runs behind a
+    /// Those that `config` names, reached by `connect`. What runs behind a
     /// connection is spawned on `connections`.
     ///
     /// # Errors
     /// The address that is none.
     pub fn new(
         config: &ServerConfig,
-        tls: Option<Arc<ClientTls>>,
+        connect: Arc<dyn Connect>,
         resolver: Arc<dyn Resolve>,
         connections: TaskTracker,
     ) -> Result<Self, String> {
@@ -117,7 +118,7 @@ impl Servers {
             moves: Default::default(),
             dead_after: (config.dead_after_ms > 0).then(|| Duration::from_millis(config.dead_after_ms)),
             return_within: Duration::from_secs(config.return_s),
-            tls,
+            connect,
             connections,
         })))
     }
@@ -164,11 +165,7 @@ impl Servers {
         };
         let endpoint = endpoint(&server.named, Some(server.address), liveness, &self.0.connections)?;
         let endpoint = if has_others { endpoint.connect_timeout(CONNECT_WITH_OTHERS) } else { endpoint };
-        let connected = match &self.0.tls {
-            None => endpoint.connect().await,
-            // The certificate is for the name, whatever its address is.
-            Some(tls) => endpoint.connect_with_connector(tls.connect_to(server.named.host())).await,
-        };
+        let connected = self.0.connect.connect(endpoint, server).await;
         connected.map_err(|reason| DialError::Server { server: server.address, reason })
     }
 

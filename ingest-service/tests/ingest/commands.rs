@@ -17,7 +17,7 @@ fn text(bytes: &[u8]) -> String {
 fn probe_says_what_a_source_gives_and_saves_a_picture() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let file = folder.path().join("first.jpg");
-    let output = run(&["probe", "pattern", "--for", "3s", "--save", file.to_str().expect("text")]);
+    let output = run(&["probe", "pattern", "--for", "8s", "--save", file.to_str().expect("text")]);
     assert!(output.status.success(), "{output:?}");
     for words in ["source    pattern", "format    JPEG 640x480", "pictures  ", "a second", "bytes     ", "saved     "] {
         assert!(text(&output.stdout).contains(words), "{words:?} missing in {}", text(&output.stdout));
@@ -32,7 +32,7 @@ fn probe_takes_a_camera_of_the_configuration() {
     let file = folder.path().join("config.toml");
     std::fs::write(&file, "[[camera]]\nid = 'door'\nsource = 'pattern'\nwidth_px = 320\nheight_px = 240\n")
         .expect("writes");
-    let output = run(&["probe", "door", "--for", "3s", "--config", file.to_str().expect("text")]);
+    let output = run(&["probe", "door", "--for", "8s", "--config", file.to_str().expect("text")]);
     assert!(output.status.success() && text(&output.stdout).contains("JPEG 320x240"), "{output:?}");
 }
 
@@ -46,7 +46,7 @@ fn probe_without_a_picture_fails_with_the_reason() {
         ("rtsp://u:s3cret@127.0.0.1:1/x", 1, "DESCRIBE"),
         ("patern", 78, "use pattern"),
     ] {
-        let output = run(&["probe", source, "--for", "5s"]);
+        let output = run(&["probe", source, "--for", "30s"]);
         let error = text(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{source}: {error}");
         assert!(error.contains(words) && !error.contains("s3cret"), "{source}: {error}");

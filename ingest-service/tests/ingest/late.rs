@@ -16,6 +16,8 @@ fn config(servers: &[&FakeServer], dir: &Path) -> Config {
     let camera = CameraConfig { fps: 20.0, record: "outage".into(), ..CameraConfig::new("a", "pattern") };
     let mut config = Config { camera: vec![camera], ..Config::default() };
     config.server.addresses = servers.iter().map(|server| server.url()).collect();
+    // A test that is held up is no dead server.
+    config.server.dead_after_ms = 60_000;
     config.admin.listen = String::new();
     config.recording.dir = dir.display().to_string();
     config.recording.fps = 20.0;

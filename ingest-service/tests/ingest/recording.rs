@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use flatframe_shared::frame::{CameraId, PictureSize};
 use flatframe_shared::jpeg;
@@ -28,6 +27,8 @@ fn config(server: &str, dir: &Path, fps: f32) -> Config {
     config.recording.fps = fps;
     config.recording.min_free_bytes = 0;
     config.recording.max_write_bytes_per_s = 1 << 30;
+    // Much, so that a disk that is slow for a while costs no frame.
+    config.recording.queue_bytes = 64 << 20;
     config
 }
 
@@ -75,7 +76,7 @@ async fn recorded_without_a_server_and_the_ledger_balances() {
     let dir = folder.path().join("recordings");
     let shutdown = CancellationToken::new();
     let ingest = Ingest::start(config(NO_SERVER, &dir, 20.0), shutdown.clone()).await.expect("starts");
-    until("frames are on disk", || recording(&ingest).recorded >= 20).await;
+    until("frames are on disk", || recording(&ingest).recorded >= 20 && recording(&ingest).segments == 1).await;
     assert!(ingest.places().iter().all(|place| place.live() <= place.cap), "{:?}", ingest.places());
     assert!(ingest.budget().parts().iter().any(|part| part.name == "recording"));
     let mut metrics = String::new();
@@ -89,7 +90,7 @@ async fn recorded_without_a_server_and_the_ledger_balances() {
         "flatframe_ingest_recording_cap_bytes 4294967296",
         "flatframe_ingest_recording_segments{camera=\"a\"} 1",
         "flatframe_ingest_recording_paused{reason=\"disk_low\"} 0",
-        "flatframe_ingest_place_cap{place=\"recording/queue_bytes\"} 4194304",
+        "flatframe_ingest_place_cap{place=\"recording/queue_bytes\"} 67108864",
     ] {
         assert!(metrics.contains(line), "{line} missing in:\n{metrics}");
     }
@@ -112,9 +113,9 @@ async fn recorded_at_its_own_rate_while_all_is_sent() {
     let shutdown = CancellationToken::new();
     let config = config(&server.url(), &folder.path().join("recordings"), 5.0);
     let ingest = Ingest::start(config, shutdown.clone()).await.expect("starts");
+    let analyzed = || ingest.totals().answered(Outcome::Analyzed);
     until("frames are on disk", || recording(&ingest).recorded >= 10).await;
-    let (counts, of) = (ingest.totals(), recording(&ingest));
-    assert!(counts.answered(Outcome::Analyzed) > 3 * of.recorded, "{counts:?} {of:?}");
+    until("many more are sent", || analyzed() > 3 * recording(&ingest).recorded).await;
     shutdown.cancel();
     assert_eq!(soon("the service stops", ingest.join()).await.balance(), 0);
 }
@@ -209,9 +210,9 @@ async fn what_was_written_survives_twenty_kills() {
     let mut seen: Vec<(u64, u64)> = Vec::new();
     for kill in 0..KILLS {
         let mut child = service(&dir).stderr(Stdio::null()).spawn().expect("starts");
-        let before = seen.len();
-        until("more frames are on disk", || numbers(&dir, false).len() > before).await;
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..300))).await;
+        // Anywhere in what is written in a second.
+        let wanted = seen.len() + fastrand::usize(1..=60);
+        until("more frames are on disk", || numbers(&dir, false).len() >= wanted).await;
         let acknowledged = numbers(&dir, false);
         child.kill().expect("SIGKILL");
         child.wait().expect("reaped");
@@ -243,12 +244,12 @@ async fn sigterm_writes_what_waits_and_the_program_lists_and_exports_it() {
     let (code, text) = list(&["list"]);
     assert!(code == Some(0) && text.contains("in 1 segments"), "{text}");
 
-    let start = Instant::now();
     // SAFETY: a plain system call on a child of this test.
     assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
     let output = child.wait_with_output().expect("ends");
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success() && start.elapsed() < Duration::from_secs(10), "{:?} {log}", start.elapsed());
+    // Had it taken longer than it may, it had ended itself with a failure.
+    assert!(output.status.success(), "{} {log}", output.status);
     let on_disk = pictures(&dir);
     assert!(log.contains("the recording is closed") && log.contains(&format!("recorded={on_disk}")), "{on_disk} {log}");
 

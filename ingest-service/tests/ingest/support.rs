@@ -20,7 +20,9 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Nothing in a test takes this long unless it is broken.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any test, however often it is held up.
+pub const FAR: Duration = Duration::from_secs(24 * 3600);
 
 /// `future`, or a panic that says what was waited for.
 pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
@@ -126,7 +128,13 @@ impl FakeServer {
             listener,
             Protocol::Grpc,
             Routes::new(service.max_decoding_message_size(8 << 20)),
-            ConnectionLimits { window_bytes: 1 << 20, ..ConnectionLimits::default() },
+            // A test that is held up, or lets time pass, is no dead peer.
+            ConnectionLimits {
+                window_bytes: 1 << 20,
+                unread_deadline: FAR,
+                ping_interval: FAR,
+                ..ConnectionLimits::default()
+            },
             Arc::<ConnectionCounts>::default(),
             stop.clone(),
             Duration::ZERO,

@@ -7,9 +7,10 @@ use flatframe_shared::frame::{CameraState, PictureSize};
 use flatframe_shared::r#gen::v1;
 use flatframe_shared::r#gen::v1::publish_response::Message as Down;
 use flatframe_shared::outcome::{DropReason, Outcome};
+use ingest_service::send::uplink::Deadlines;
 
-use crate::support::until;
-use crate::uplink_rig::Rig;
+use crate::support::{FAR, until};
+use crate::uplink_rig::{Rig, pass, quick};
 
 /// Age and remaining time add up to the time to live, each cut to microseconds.
 fn is_ttl(frame: &v1::Frame) {
@@ -30,8 +31,7 @@ async fn sends_with_a_credit_only_and_the_newest_first() {
     }
     // The uplink sends frames before a status: had it sent one, it came first.
     rig.status.picture(std::time::Instant::now());
-    let status = stream.status().await;
-    assert_eq!(status.state, v1::CameraState::Live as i32);
+    while stream.status().await.state != v1::CameraState::Live as i32 {}
     assert_eq!(rig.counts().sent, 0);
 
     stream.credit(1).await;
@@ -98,7 +98,7 @@ async fn the_measured_transit_ages_a_frame() {
     rig.put();
     stream.frame().await;
     // A slow wire, both ways together.
-    tokio::time::sleep(Duration::from_millis(60)).await;
+    pass(Duration::from_millis(60)).await;
     stream.answer(1, v1::Outcome::Analyzed).await;
     let ledger = rig.ledger.clone();
     until("answered", || ledger.counts().answered(Outcome::Analyzed) == 1).await;
@@ -118,8 +118,7 @@ async fn the_measured_transit_ages_a_frame() {
 /// would stand for ever.
 #[tokio::test]
 async fn a_wire_that_was_slow_is_tried_again() {
-    let mut rig = Rig::new().await;
-    rig.ttl = Duration::from_millis(500);
+    let mut rig = Rig::with(Deadlines { answer_slack: FAR, ..quick() }).await;
     let mut stream = rig.server.stream().await;
     stream.welcome(8).await;
     stream.credit(8).await;
@@ -128,7 +127,7 @@ async fn a_wire_that_was_slow_is_tried_again() {
     rig.put();
     stream.frame().await;
     // Half of this is more than a frame lives.
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    pass(3 * rig.ttl).await;
     stream.answer(1, v1::Outcome::Analyzed).await;
     until("answered", || ledger.counts().answered(Outcome::Analyzed) == 1).await;
     let second = rig.put();

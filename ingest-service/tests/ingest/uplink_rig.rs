@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use flatframe_shared::clock;
 use flatframe_shared::frame::{CameraHello, CameraId, FrameNumber, PictureSize, Rotation, SessionId};
 use flatframe_shared::histogram::Histogram;
 use flatframe_shared::ledger::{IngestCounts, IngestLedger};
@@ -19,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::support::{FakeServer, soon, until};
+use crate::support::{FAR, FakeServer, PATIENCE, soon, until};
 
 /// An uplink beside its server, with the mailbox in the test's hands.
 pub struct Rig {
@@ -37,11 +38,20 @@ pub struct Rig {
 
 pub fn quick() -> Deadlines {
     Deadlines {
+        connect: PATIENCE,
+        welcome: PATIENCE,
         reconnect: (Duration::from_millis(10), Duration::from_millis(50)),
         last_answers: Duration::from_millis(500),
         close: Duration::from_millis(500),
         ..Deadlines::default()
     }
+}
+
+/// Lets `time` pass at once, for all that goes by the runtime's clock.
+pub async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
 }
 
 impl Rig {
@@ -55,7 +65,7 @@ impl Rig {
         let (terms, status, latency) = (TermsCell::default(), StatusCell::new(), Arc::<Histogram>::default());
         let ttl = Duration::from_secs(20);
         let named = Named::parse(&server.url()).expect("a server");
-        let way = endpoint(&named, None, Liveness::ALONE, &TaskTracker::new()).expect("an address");
+        let way = endpoint(&named, None, Liveness::within(FAR), &TaskTracker::new()).expect("an address");
         let uplink = Uplink {
             server: Box::new(way),
             hello: CameraHello {
@@ -84,7 +94,7 @@ impl Rig {
     /// Puts a frame of `age` into the mailbox.
     pub fn put_aged(&mut self, age: Duration) -> u64 {
         self.number += 1;
-        let now = std::time::Instant::now();
+        let now = clock::now();
         let birth = Birth {
             number: FrameNumber(self.number),
             captured: now.checked_sub(age).expect("the machine runs longer"),

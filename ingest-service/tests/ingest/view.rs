@@ -71,7 +71,7 @@ async fn frames_without_motion_are_still_but_for_one_a_keepalive() {
     let folder = folder();
     let camera = CameraConfig {
         motion_percent: 1.0,
-        still_keepalive_ms: 300,
+        still_keepalive_ms: 1000,
         fps: 50.0,
         ..CameraConfig::new("a", &format!("file:{}", folder.path().display()))
     };

@@ -1,7 +1,7 @@
 //! All parts together: capture to answer, isolation of cameras, the operator's
 //! ports, start and stop again and again.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use flatframe_shared::frame::{CameraState, PictureSize};
 use flatframe_shared::r#gen::v1;
@@ -10,6 +10,7 @@ use flatframe_shared::r#gen::v1::publish_response::Message as Down;
 use flatframe_shared::jpeg;
 use flatframe_shared::outcome::{DropReason, Outcome};
 use flatframe_shared::process;
+use flatframe_shared::shutdown::SHUTDOWN_DEADLINE;
 use ingest_service::{CameraConfig, Config, Ingest, known_answer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -48,9 +49,9 @@ async fn frames_are_answered_and_operators_see_it() {
     let ingest =
         Ingest::start(config(&server.url(), vec![pattern("a", 60.0)]), shutdown.clone()).await.expect("starts");
     let camera = ingest.cameras()[0].clone();
-    until("50 analyzed", || camera.counts().answered(Outcome::Analyzed) >= 50).await;
-    assert!(camera.connected() && camera.latency().count() >= 50);
-    assert_eq!(camera.status().state, CameraState::Live);
+    let is_well = || camera.connected() && camera.status().state == CameraState::Live;
+    until("50 analyzed", || camera.counts().answered(Outcome::Analyzed) >= 50 && is_well()).await;
+    assert!(camera.latency().count() >= 50);
     assert!(ingest.places().iter().all(|place| place.live() <= place.cap), "{:?}", ingest.places());
 
     let admin = ingest.admin_address().expect("bound");
@@ -100,7 +101,7 @@ async fn pictures_are_brought_to_what_the_server_takes() {
     let mut stream = server.stream().await;
     let pace = Some(v1::Pace { max_fps: 0.0, max_width_px: 320, max_height_px: 320 });
     stream.tell(Down::Welcome(v1::Welcome { pace, max_frame_bytes: 12_000, ..welcome(4) })).await;
-    stream.credit(2).await;
+    stream.credit(1).await;
     let frame = stream.frame().await;
     assert_eq!((frame.width_px, frame.height_px), (320, 180));
     assert!(frame.jpeg.len() <= 12_000);
@@ -125,15 +126,16 @@ async fn one_bad_camera_holds_up_no_other() {
     ];
     let shutdown = CancellationToken::new();
     let ingest = Ingest::start(config(&server.url(), cameras), shutdown.clone()).await.expect("starts");
-    let good = ingest.cameras()[0].clone();
+    let [good, missing] = [0, 2].map(|camera| ingest.cameras()[camera].clone());
     until("90 analyzed", || good.counts().answered(Outcome::Analyzed) >= 90).await;
+    until("no clip", || missing.status().state == CameraState::Down).await;
     let readyz = get(ingest.admin_address().expect("bound"), "/readyz").await;
     assert!(readyz.contains("503") && readyz.contains("missing") && readyz.contains("/no/such/clip.mjpeg"), "{readyz}");
     assert!(!readyz.contains("camera good"), "{readyz}");
     let start = Instant::now();
     shutdown.cancel();
     let counts = soon("the service stops", ingest.join()).await;
-    assert!(start.elapsed() < Duration::from_secs(10));
+    assert!(start.elapsed() < 2 * SHUTDOWN_DEADLINE, "{:?}", start.elapsed());
     assert_eq!(counts.balance(), 0);
 }
 

@@ -36,7 +36,7 @@ async fn a_film_is_played_in_a_loop_at_the_wanted_rate_and_size() {
     judge("ffmpeg", read(&camera(&path.display().to_string()), 50, Duration::from_secs(60)).await, 50);
 
     let output = Command::new(env!("CARGO_BIN_EXE_ingest-service"))
-        .args(["probe", &format!("ffmpeg:{}", path.display()), "--for", "5s", "--save"])
+        .args(["probe", &format!("ffmpeg:{}", path.display()), "--for", "10s", "--save"])
         .arg(folder.path().join("first.jpg"))
         .output()
         .expect("runs");

@@ -146,12 +146,17 @@ pub async fn read(config: &CameraConfig, wanted: u64, time: Duration) -> (Ingest
     reader.stop().await
 }
 
-/// `wanted` pictures were read, all could be decoded, and no more than one was
-/// cut off.
-pub fn judge(peer: &str, (counts, decoded, undecodable): (IngestCounts, u64, u64), wanted: u64) {
+/// `wanted` pictures were read, and all could be decoded. How many were cut off.
+pub fn judge_decoded(peer: &str, (counts, decoded, undecodable): (IngestCounts, u64, u64), wanted: u64) -> u64 {
     println!("{peer}: {decoded} pictures read and decoded, {counts:?}");
     assert!(decoded >= wanted, "{peer}: {decoded} of {wanted} pictures; {counts:?}");
     assert_eq!(undecodable, 0, "{peer}");
+    counts.dropped(DropReason::Corrupt)
+}
+
+/// As [`judge_decoded`], and no more than one was cut off.
+pub fn judge(peer: &str, read: (IngestCounts, u64, u64), wanted: u64) {
     // The first after a peer's start may be cut off; nothing else may.
-    assert!(counts.dropped(DropReason::Corrupt) <= 1, "{peer}: {counts:?}");
+    let cut_off = judge_decoded(peer, read, wanted);
+    assert!(cut_off <= 1, "{peer}: {cut_off} pictures were cut off");
 }

@@ -806,7 +806,7 @@ pub mod watch_response {
 /// Whether the other replicas are heard.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Elsewhere {
-    /// True: results of cameras of other replicas come.
+    /// True: what is watched comes of other replicas too.
     #[prost(bool, tag = "1")]
     pub is_heard: bool,
     /// Why not, for a person; empty when they are.
@@ -1213,7 +1213,7 @@ pub struct WatchIncidentsRequest {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchIncidentsResponse {
     /// Exactly one of these.
-    #[prost(oneof = "watch_incidents_response::Message", tags = "1, 2")]
+    #[prost(oneof = "watch_incidents_response::Message", tags = "1, 2, 3")]
     pub message: ::core::option::Option<watch_incidents_response::Message>,
 }
 /// Nested message and enum types in `WatchIncidentsResponse`.
@@ -1227,6 +1227,10 @@ pub mod watch_incidents_response {
         /// Changes that this client missed; it has to ask anew.
         #[prost(message, tag = "2")]
         Gap(super::IncidentGap),
+        /// Whether incidents of other replicas come. Sent first when they do not,
+        /// then whenever that changes; never without a result bus.
+        #[prost(message, tag = "3")]
+        Elsewhere(super::Elsewhere),
     }
 }
 /// Changes of incidents that a client missed.
@@ -1239,7 +1243,7 @@ pub struct IncidentGap {
 /// A state that a person should know of.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Incident {
-    /// Id; unique within one FrameResult.server_epoch.
+    /// Id; unique within one FrameResult.server_epoch of one replica.
     #[prost(uint64, tag = "1")]
     pub incident_id: u64,
     /// Id of the camera; empty when it is the server as a whole.
@@ -1255,8 +1259,13 @@ pub struct Incident {
     #[prost(int64, tag = "5")]
     pub started_unix_ms: i64,
     /// When it ended, in milliseconds since the Unix epoch; absent while it lasts.
+    /// Of another replica: as last told.
     #[prost(int64, optional, tag = "6")]
     pub ended_unix_ms: ::core::option::Option<i64>,
+    /// Name of the replica that saw it and has its pictures; empty: the one that
+    /// answers.
+    #[prost(string, tag = "7")]
+    pub replica: ::prost::alloc::string::String,
 }
 /// Asks for the newest picture of one camera.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1772,7 +1781,8 @@ pub mod result_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Incidents: those that are open, the latest that are over, then every
-        /// change as it happens. A client that reads too slowly gets a `gap`.
+        /// change as it happens; with a result bus those of other replicas too. A
+        /// client that reads too slowly gets a `gap`.
         ///
         /// Errors: INVALID_ARGUMENT (bad or too many camera ids), RESOURCE_EXHAUSTED
         /// with google.rpc.RetryInfo (no room for another subscriber), UNAVAILABLE
@@ -1986,7 +1996,8 @@ pub mod result_service_server {
             + std::marker::Send
             + 'static;
         /// Incidents: those that are open, the latest that are over, then every
-        /// change as it happens. A client that reads too slowly gets a `gap`.
+        /// change as it happens; with a result bus those of other replicas too. A
+        /// client that reads too slowly gets a `gap`.
         ///
         /// Errors: INVALID_ARGUMENT (bad or too many camera ids), RESOURCE_EXHAUSTED
         /// with google.rpc.RetryInfo (no room for another subscriber), UNAVAILABLE

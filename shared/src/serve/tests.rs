@@ -18,8 +18,14 @@ use crate::r#gen::v1::frame_service_server::{FrameService, FrameServiceServer};
 use crate::r#gen::v1::publish_response::Message;
 use crate::r#gen::v1::{Drain, PublishRequest, PublishResponse};
 
-const PATIENCE: Duration = Duration::from_secs(20);
-const IDLE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A limit that passes by itself, where it may do so at any moment.
+const SHORT: Duration = Duration::from_millis(100);
+/// A limit that passes when the test lets it, however often the machine stands
+/// still before.
+const LONG: Duration = Duration::from_secs(600);
+/// Passes never.
+const FAR: Duration = Duration::from_secs(30 * 86_400);
 /// More than tonic gathers before it hands data on: each message is its own.
 const MESSAGE_BYTES: usize = 40_000;
 
@@ -85,8 +91,8 @@ impl Rig {
         let address = listener.local_addr().expect("bound");
         let (counts, stop) = (Arc::<ConnectionCounts>::default(), CancellationToken::new());
         let routes = Routes::new(FrameServiceServer::new(service));
-        // No ping ends what is to be ended by something else.
-        let limits = ConnectionLimits { ping_interval: Duration::from_secs(3600), ..limits };
+        // Nothing but what a test is about ends a connection.
+        let limits = ConnectionLimits { preface_deadline: FAR, ping_interval: FAR, ..limits };
         let serving =
             tokio::spawn(serve(listener, protocol, routes, limits, counts.clone(), stop.clone(), Duration::ZERO));
         Self { address, counts, stop, serving }
@@ -100,6 +106,16 @@ impl Rig {
         until(what, || is_so(&self.counts)).await;
     }
 
+    /// As [`Self::until`], while time flies.
+    async fn until_later(&self, what: &str, is_so: impl Fn(&ConnectionCounts) -> bool) {
+        let begun = std::time::Instant::now();
+        while !is_so(&self.counts) {
+            assert!(begun.elapsed() < PATIENCE, "not {what} in time");
+            pass(LONG).await;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
     async fn stop(self) {
         self.stop.cancel();
         timeout(PATIENCE, self.serving).await.expect("ends in time").expect("no panic");
@@ -107,17 +123,27 @@ impl Rig {
     }
 }
 
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(10);
+
 async fn until(what: &str, is_so: impl Fn() -> bool) {
     let looks = async {
         while !is_so() {
-            tokio::time::sleep(IDLE / 10).await;
+            tokio::time::sleep(PAUSE).await;
         }
     };
     assert!(timeout(PATIENCE, looks).await.is_ok(), "not {what} in time");
 }
 
+/// Lets `time` pass at once, for all that goes by the runtime's clock.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
 fn idle() -> ConnectionLimits {
-    ConnectionLimits { idle_deadline: IDLE, ..ConnectionLimits::default() }
+    ConnectionLimits { idle_deadline: LONG, unread_deadline: FAR, ..ConnectionLimits::default() }
 }
 
 /// Opens a stream and returns what keeps the client's half open.
@@ -136,10 +162,11 @@ async fn a_silent_connection_without_calls_is_closed() {
     // The preface and an empty SETTINGS frame: a client in order so far.
     client.write_all(PREFACE).await.expect("writes");
     client.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.expect("writes");
+    rig.until_later("idle", |counts| counts.idle.load(Relaxed) == 1).await;
+    rig.until_later("closed", |counts| counts.open.load(Relaxed) == 0).await;
     let mut all = Vec::new();
     // Closed or reset: either way it is over.
     let _ = timeout(PATIENCE, client.read_to_end(&mut all)).await.expect("is closed in time");
-    assert_eq!(rig.counts.idle.load(Relaxed), 1);
     rig.stop().await;
 }
 
@@ -149,7 +176,7 @@ async fn a_client_opens_another_connection_when_it_needs_one() {
     let rig = Rig::start(idle(), ENDLESS(1)).await;
     let channel = rig.endpoint().connect().await.expect("connects");
     drop(open(channel.clone()).await);
-    rig.until("closed", |counts| counts.open.load(Relaxed) == 0).await;
+    rig.until_later("closed", |counts| counts.open.load(Relaxed) == 0).await;
     assert_eq!(rig.counts.idle.load(Relaxed), 1);
     let (_half, mut inbound) = open(channel).await;
     assert!(inbound.message().await.expect("is served").is_some());
@@ -160,12 +187,13 @@ async fn a_client_opens_another_connection_when_it_needs_one() {
 /// A call keeps its connection, however quiet it is.
 #[tokio::test]
 async fn a_quiet_call_keeps_its_connection() {
-    let limits = ConnectionLimits { unread_deadline: IDLE, ..idle() };
+    let limits = ConnectionLimits { unread_deadline: LONG, ..idle() };
     let rig = Rig::start(limits, ENDLESS(1)).await;
     let (half, mut inbound) = open(rig.endpoint().connect().await.expect("connects")).await;
     assert!(inbound.message().await.expect("is served").is_some());
     // Nothing comes: that is what is to be shown, for many times the limit.
-    let quiet = timeout(10 * IDLE, inbound.message()).await;
+    pass(10 * LONG).await;
+    let quiet = timeout(SHORT, inbound.message()).await;
     assert!(quiet.is_err(), "the stream ended: {quiet:?}");
     assert_eq!((rig.counts.open.load(Relaxed), rig.counts.idle.load(Relaxed)), (1, 0));
     drop((half, inbound));
@@ -175,13 +203,13 @@ async fn a_quiet_call_keeps_its_connection() {
 /// A client whose window is closed holds its call for ever otherwise.
 #[tokio::test]
 async fn a_client_that_takes_no_answer_is_cut() {
-    let limits = ConnectionLimits { unread_deadline: IDLE, ..ConnectionLimits::default() };
+    let limits = ConnectionLimits { unread_deadline: LONG, ..ConnectionLimits::default() };
     let rig = Rig::start(limits, ENDLESS(2)).await;
     // Room for one byte: the transport keeps the first message, and does not
     // ask for more than the second.
     let channel = rig.endpoint().initial_stream_window_size(1).connect().await.expect("connects");
     let (_half, _inbound) = open(channel).await;
-    rig.until("cut", |counts| counts.cut.load(Relaxed) == 1).await;
+    rig.until_later("cut", |counts| counts.cut.load(Relaxed) == 1).await;
     rig.stop().await;
 }
 
@@ -207,14 +235,16 @@ async fn what_an_answer_keeps_is_kept_until_it_is_taken() {
 #[tokio::test]
 async fn a_client_that_leaves_the_last_piece_is_cut() {
     let service = Answering { messages: 1, message_bytes: 1000, ..ENDLESS(0) };
-    let limits = ConnectionLimits { unread_deadline: IDLE, ..ConnectionLimits::default() };
+    let limits = ConnectionLimits { unread_deadline: LONG, ..ConnectionLimits::default() };
     let rig = Rig::start(limits, service.clone()).await;
-    let before = Arc::strong_count(&service.kept);
+    let (kept, bodies) = (|| Arc::strong_count(&service.kept), || Arc::strong_count(&service.bodies));
+    let before = (kept(), bodies());
     let channel = rig.endpoint().initial_stream_window_size(1).connect().await.expect("connects");
     let (half, _inbound) = open(channel).await;
     drop(half);
-    rig.until("cut", |counts| counts.cut.load(Relaxed) == 1).await;
-    until("freed", || Arc::strong_count(&service.kept) == before).await;
+    until("at its end", || bodies() == before.1).await;
+    rig.until_later("cut", |counts| counts.cut.load(Relaxed) == 1).await;
+    until("freed", || kept() == before.0).await;
     rig.stop().await;
 }
 
@@ -246,7 +276,7 @@ const ASKED: &[u8] = b"POST /flatframe.v1.FrameService/Publish HTTP/1.1\r\nhost:
 
 #[tokio::test]
 async fn a_browser_that_takes_no_answer_is_cut() {
-    let limits = ConnectionLimits { unread_deadline: IDLE, ..ConnectionLimits::default() };
+    let limits = ConnectionLimits { unread_deadline: SHORT, ..ConnectionLimits::default() };
     // More than the system's buffers hold.
     let rig = Rig::start_with(Protocol::Web, limits, ENDLESS(1000)).await;
     let mut browser = TcpStream::connect(rig.address).await.expect("connects");
@@ -257,7 +287,8 @@ async fn a_browser_that_takes_no_answer_is_cut() {
 
 #[tokio::test]
 async fn a_browser_that_asks_nothing_is_closed() {
-    let rig = Rig::start_with(Protocol::Web, idle(), ENDLESS(0)).await;
+    let limits = ConnectionLimits { idle_deadline: SHORT, ..ConnectionLimits::default() };
+    let rig = Rig::start_with(Protocol::Web, limits, ENDLESS(0)).await;
     for asked in [&b""[..], &ASKED[..30]] {
         let mut browser = TcpStream::connect(rig.address).await.expect("connects");
         browser.write_all(asked).await.expect("writes");
@@ -271,7 +302,7 @@ async fn a_browser_that_asks_nothing_is_closed() {
 
 #[tokio::test]
 async fn a_browser_that_waits_keeps_its_connection() {
-    let limits = ConnectionLimits { unread_deadline: IDLE, ..idle() };
+    let limits = ConnectionLimits { unread_deadline: LONG, ..idle() };
     let rig = Rig::start_with(Protocol::Web, limits, ENDLESS(1)).await;
     let mut browser = TcpStream::connect(rig.address).await.expect("connects");
     browser.write_all(ASKED).await.expect("writes");
@@ -279,8 +310,8 @@ async fn a_browser_that_waits_keeps_its_connection() {
     timeout(PATIENCE, browser.read_exact(&mut taken)).await.expect("in time").expect("is served");
     assert!(taken.starts_with(b"HTTP/1.1 200"), "{:?}", String::from_utf8_lossy(&taken[..40]));
     // Nothing comes: that is what is to be shown, for many times the limit.
-    let quiet =
-        timeout(10 * IDLE, async { while browser.read(&mut taken).await.is_ok_and(|bytes| bytes > 0) {} }).await;
+    pass(10 * LONG).await;
+    let quiet = timeout(SHORT, async { while browser.read(&mut taken).await.is_ok_and(|bytes| bytes > 0) {} }).await;
     assert!(quiet.is_err(), "the connection ended");
     rig.stop().await;
 }

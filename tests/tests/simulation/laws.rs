@@ -75,7 +75,7 @@ impl Laws {
             }
             // Begun within its time, done within a job's; an earlier frame of
             // the camera that another worker has may hold it up as long.
-            let longest = sender.draw.ttl + scenario.longest_job() + Duration::from_millis(2);
+            let longest = sender.draw.ttl + scenario.server.longest_job() + Duration::from_millis(2);
             law!(latest.latency <= longest, "{}: a result {:?} old, of {longest:?}", sender.name, latest.latency);
         }
         Ok(())
@@ -91,7 +91,7 @@ fn check_sender(scenario: &Scenario, sender: &SenderSite, run: &SenderRun) -> Re
     // What waits is in the mailbox, in the slot, or one picture in preparation.
     let elsewhere = counts.waiting.checked_sub(frames as u64 + run.slot.live());
     law!(elsewhere.is_some_and(|frames| frames <= 1), "{frames} in the mailbox, but {counts:?}");
-    let most = draw.max_in_flight.min(scenario.window as usize) as u64;
+    let most = draw.max_in_flight.min(scenario.server.window as usize) as u64;
     law!(counts.in_flight <= most, "{} frames in flight, of {most}", counts.in_flight);
     law!(counts.answered(Outcome::Invalid) == 0, "a well-behaved sender is told invalid: {counts:?}");
     if run.ended.load(Relaxed) {
@@ -113,9 +113,9 @@ fn check_both_sides(server: &ServerSite, sender: &SenderSite) -> Result<(), Stri
 }
 
 fn check_server(scenario: &Scenario, run: &ServerRun) -> Result<(), String> {
-    let (intake, window) = (&run.intake, scenario.window);
+    let (intake, window) = (&run.intake, scenario.server.window);
     let (streams, waiting) = (intake.streams(), intake.dispatch.waiting());
-    law!(streams <= scenario.max_streams(), "{streams} streams of {}", scenario.max_streams());
+    law!(streams <= scenario.server.max_streams, "{streams} streams of {}", scenario.server.max_streams);
     let mut queued = 0;
     for camera in intake.cameras.all() {
         let counts = camera.ledger.counts();

@@ -2,23 +2,25 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use flatframe_shared::serve::Listener;
 use hyper_util::rt::TokioIo;
 use ingest_service::send::connection::{Liveness, endpoint};
 use ingest_service::send::dial::{Dial, DialError};
-use ingest_service::send::servers::directory::Named;
+use ingest_service::send::servers::connect::Connect;
+use ingest_service::send::servers::directory::{Known, Named};
 use ingest_service::source::BoxFuture;
 use tokio_util::task::TaskTracker;
 use tonic::codegen::http::Uri;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, Endpoint, Error};
 use turmoil::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use turmoil::net::{TcpListener, TcpStream};
 
-/// Name of the server's host.
+/// Name of the server's host, where there is one.
 pub const SERVER: &str = "server";
-/// Its port.
-const PORT: u16 = 50_051;
+/// The port of every server.
+pub const PORT: u16 = 50_051;
 
 /// Where the server listens.
 pub struct SimListener(TcpListener);
@@ -56,10 +58,28 @@ impl SimDial {
 
 impl Dial for SimDial {
     fn dial(&self) -> BoxFuture<'_, Result<Channel, DialError>> {
-        let connect = tower::service_fn(|server: Uri| async move {
-            let address = (server.host().unwrap_or_default().to_owned(), server.port_u16().unwrap_or_default());
-            io::Result::Ok(TokioIo::new(TcpStream::connect(address).await?))
-        });
-        Box::pin(async move { Ok(self.0.connect_with_connector(connect).await?) })
+        Box::pin(async { Ok(connect(&self.0).await?) })
     }
+}
+
+/// How servers are reached where there are several; counts.
+#[derive(Debug, Default)]
+pub struct SimConnect {
+    /// Connections tried.
+    pub attempts: AtomicU64,
+}
+
+impl Connect for SimConnect {
+    fn connect<'a>(&'a self, endpoint: Endpoint, _server: &'a Known) -> BoxFuture<'a, Result<Channel, Error>> {
+        self.attempts.fetch_add(1, Relaxed);
+        Box::pin(async move { connect(&endpoint).await })
+    }
+}
+
+async fn connect(endpoint: &Endpoint) -> Result<Channel, Error> {
+    let connect = tower::service_fn(|server: Uri| async move {
+        let address = (server.host().unwrap_or_default().to_owned(), server.port_u16().unwrap_or_default());
+        io::Result::Ok(TokioIo::new(TcpStream::connect(address).await?))
+    });
+    endpoint.connect_with_connector(connect).await
 }

@@ -4,8 +4,8 @@
 use std::cell::Cell;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Once};
 use std::time::{Duration, SystemTime};
 
 use flatframe_shared::outcome::{DropReason, Outcome};
@@ -14,9 +14,9 @@ use turmoil::Sim;
 
 use crate::flooder;
 use crate::laws::Laws;
-use crate::network::SERVER;
+use crate::network::{SERVER, SimDial};
 use crate::scenario::{Fault, FaultKind, STEP, Scenario};
-use crate::sender::SenderSite;
+use crate::sender::{SenderSite, Way};
 use crate::server::ServerSite;
 
 /// After the last fault, every camera gets results again within this.
@@ -31,13 +31,21 @@ thread_local! {
     static PANICS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Makes panics in tasks known; once in a process.
+/// Makes panics in tasks known.
 pub fn count_panics() {
-    let before = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        PANICS.with(|panics| panics.set(panics.get() + 1));
-        before(panic);
-    }));
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICS.with(|panics| panics.set(panics.get() + 1));
+            before(panic);
+        }));
+    });
+}
+
+/// Panics on this thread so far.
+pub fn panics() -> usize {
+    PANICS.with(Cell::get)
 }
 
 /// What a seed came to. Equal for two runs of one seed.
@@ -106,13 +114,18 @@ impl World {
             builder.enable_random_order();
         }
         let mut sim = builder.build();
-        let server = ServerSite::new(scenario.clone());
+        let server = ServerSite::new(scenario.server.clone());
         sim.host(SERVER, {
             let server = server.clone();
             move || server.clone().run()
         });
         let sites = scenario.cameras.iter().enumerate();
-        let senders: Vec<_> = sites.map(|(number, draw)| SenderSite::new(number, draw.clone())).collect();
+        let senders: Vec<_> = sites
+            .map(|(number, draw)| {
+                let way: Way = Box::new(|_, _, connections| Box::new(SimDial::new(connections)));
+                SenderSite::new(number, draw.clone(), way)
+            })
+            .collect();
         for sender in &senders {
             let site = sender.clone();
             sim.host(sender.name.as_str(), move || site.clone().run());
@@ -128,7 +141,7 @@ impl World {
             laws: Laws::default(),
             hasher: DefaultHasher::new(),
             steps: 0,
-            panics_before: PANICS.with(Cell::get),
+            panics_before: panics(),
             server_stops: None,
             scenario,
         }
@@ -283,7 +296,7 @@ impl World {
     fn step(&mut self) -> Result<(), String> {
         self.sim.step().map_err(|error| format!("a host failed: {error}"))?;
         self.steps += 1;
-        if PANICS.with(Cell::get) > self.panics_before {
+        if panics() > self.panics_before {
             return Err("a task panicked".into());
         }
         self.laws.check(&self.scenario, &self.server, &self.senders)?;

@@ -10,6 +10,8 @@ use fastrand::Rng;
 /// begin and laws are checked at this grain; tasks of one host follow their
 /// timers exactly.
 pub const STEP: Duration = Duration::from_millis(5);
+/// Between two looks of what is a thread in the services.
+const LOOK: Duration = Duration::from_millis(1);
 /// Before the first fault.
 const CALM_START_MS: u64 = 1000;
 /// Faults begin within this after the calm start.
@@ -26,18 +28,8 @@ pub struct Scenario {
     pub seed: u64,
     /// The cameras, 1 to 8, each in a box of its own.
     pub cameras: Vec<CameraDraw>,
-    /// Workers of the server.
-    pub workers: usize,
-    /// Time of a common job.
-    pub service: Range<Duration>,
-    /// One job in so many is slow.
-    pub slow_every: u32,
-    /// One job in so many fails.
-    pub fail_every: u32,
-    /// Most credits of a stream.
-    pub window: u32,
-    /// Streams that the server takes beyond those it needs.
-    pub spare_streams: usize,
+    /// The server.
+    pub server: ServerDraw,
     /// Shortest and longest time of a message on a link.
     pub latency: Range<Duration>,
     /// Whether hosts run in another order at each step.
@@ -50,6 +42,27 @@ pub struct Scenario {
     pub server_stops_first: bool,
 }
 
+/// One server.
+#[derive(Debug, Clone)]
+pub struct ServerDraw {
+    /// Its workers.
+    pub workers: usize,
+    /// Between two looks of a worker for a job.
+    pub look: Duration,
+    /// Time of a common job.
+    pub service: Range<Duration>,
+    /// One job in so many is slow.
+    pub slow_every: u32,
+    /// One job in so many fails.
+    pub fail_every: u32,
+    /// Most credits of a stream.
+    pub window: u32,
+    /// Streams that it takes at once.
+    pub max_streams: usize,
+    /// Cameras that it remembers.
+    pub max_cameras: usize,
+}
+
 /// One camera.
 #[derive(Debug, Clone)]
 pub struct CameraDraw {
@@ -59,6 +72,8 @@ pub struct CameraDraw {
     pub ttl: Duration,
     /// Sizes of its pictures, bytes.
     pub jpeg_bytes: Range<usize>,
+    /// Between two looks of the preparation for a picture.
+    pub look: Duration,
     /// Time to prepare a picture.
     pub prepare: Duration,
     /// Room in its mailbox.
@@ -173,15 +188,25 @@ impl Scenario {
         let least_ttl = turn * rng.u32(1..=4) + latency.end * 2 + STEP * 4 + ms(50);
         let cameras = (0..count).map(|_| CameraDraw::draw(rng, least_ttl)).collect();
         let flooder = (rng.u8(..4) == 0).then(|| Flooder { period: ms(rng.u64(2..=50)), reads: rng.bool() });
+        let slow_every = if rng.bool() { 200 } else { u32::MAX };
+        let fail_every = if rng.bool() { 20 } else { u32::MAX };
+        let window = rng.u32(1..=4);
+        // What it needs, and up to two more.
+        let max_streams = count + usize::from(flooder.is_some()) + rng.usize(..=2);
+        let server = ServerDraw {
+            workers,
+            look: LOOK,
+            service,
+            slow_every,
+            fail_every,
+            window,
+            max_streams,
+            max_cameras: max_streams,
+        };
         Self {
             seed,
             cameras,
-            workers,
-            service,
-            slow_every: if rng.bool() { 200 } else { u32::MAX },
-            fail_every: if rng.bool() { 20 } else { u32::MAX },
-            window: rng.u32(1..=4),
-            spare_streams: rng.usize(..=2),
+            server,
             latency,
             shuffle_hosts: rng.bool(),
             flooder,
@@ -194,15 +219,12 @@ impl Scenario {
     pub fn faults_end(&self) -> Duration {
         self.faults.iter().map(|fault| fault.ends).max().unwrap_or(ms(CALM_START_MS))
     }
+}
 
+impl ServerDraw {
     /// The longest time of a job.
     pub fn longest_job(&self) -> Duration {
         if self.slow_every == u32::MAX { self.service.end } else { self.service.end * SLOW_FACTOR }
-    }
-
-    /// Streams that the server takes at once.
-    pub fn max_streams(&self) -> usize {
-        self.cameras.len() + usize::from(self.flooder.is_some()) + self.spare_streams
     }
 }
 
@@ -213,6 +235,7 @@ impl CameraDraw {
             fps: rng.u32(2..=30) as f32,
             ttl: least_ttl + ms(if rng.bool() { rng.u64(..100) } else { rng.u64(..1500) }),
             jpeg_bytes: largest / 4..largest,
+            look: LOOK,
             prepare: ms(rng.u64(..=15)),
             mailbox_frames: rng.usize(1..=4),
             // Room for one picture at least, not always for as many as frames.

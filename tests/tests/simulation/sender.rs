@@ -18,6 +18,7 @@ use ingest_service::frame::{CapturedFrame, Picture, PreparedFrame};
 use ingest_service::plan::CameraPlan;
 use ingest_service::prepare::RawSlot;
 use ingest_service::send::Outbox;
+use ingest_service::send::dial::Dial;
 use ingest_service::send::mailbox::Mailbox;
 use ingest_service::send::uplink::{Deadlines, Uplink};
 use ingest_service::source::capture::Capture;
@@ -27,21 +28,23 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::network::SimDial;
 use crate::scenario::CameraDraw;
 
-/// Between two looks of the preparation for a picture.
-const LOOK: Duration = Duration::from_millis(1);
 /// What the simulated pictures say they are.
 const SIZE: PictureSize = PictureSize::new(64, 48);
 
+/// The way of a camera to its server, for one run; what runs behind a connection
+/// is spawned on the tracker.
+pub type Way = Box<dyn Fn(&CameraPlan, &TermsCell, &TaskTracker) -> Box<dyn Dial> + Send + Sync>;
+
 /// A camera's sender through all its runs.
 pub struct SenderSite {
-    /// Name of its host and id of its camera.
+    /// Id of its camera, and name of its host where it has one of its own.
     pub name: String,
     /// What it is like.
     pub draw: CameraDraw,
     plan: CameraPlan,
+    way: Way,
     runs: Mutex<Vec<Arc<SenderRun>>>,
     /// While set, the camera gives no picture.
     pub dark: AtomicBool,
@@ -69,12 +72,12 @@ pub struct SenderRun {
 
 impl SenderSite {
     /// Not yet started.
-    pub fn new(number: usize, draw: CameraDraw) -> Arc<Self> {
+    pub fn new(number: usize, draw: CameraDraw, way: Way) -> Arc<Self> {
         let name = format!("camera-{number}");
         let config =
             CameraConfig { fps: draw.fps, ttl_ms: draw.ttl.as_millis() as u64, ..CameraConfig::new(&name, "pattern") };
         let plan = CameraPlan::new(&config, &LimitsConfig::default()).expect("what is drawn is allowed");
-        Arc::new(Self { name, draw, plan, runs: Mutex::default(), dark: AtomicBool::new(false) })
+        Arc::new(Self { name, draw, plan, way, runs: Mutex::default(), dark: AtomicBool::new(false) })
     }
 
     /// The run that was started last.
@@ -104,9 +107,9 @@ impl SenderSite {
         let (ledger, status, memory) = (run.ledger.clone(), run.status.clone(), Arc::new(MemoryWatch::unlimited()));
         let capture = Capture::new(&self.plan, ledger, status, run.slot.clone(), run.terms.clone(), memory);
         let capturing = tokio::spawn(capture_stop.clone().run_until_cancelled_owned(self.clone().capture(capture)));
-        let preparing = tokio::spawn(prepare(run.clone(), self.draw.prepare));
+        let preparing = tokio::spawn(prepare(run.clone(), self.draw.look, self.draw.prepare));
         let uplink = Uplink {
-            server: Box::new(SimDial::new(&connections)),
+            server: (self.way)(&self.plan, &run.terms, &connections),
             hello: self.hello(run.session),
             outbox: run.outbox.clone(),
             terms: run.terms.clone(),
@@ -183,12 +186,12 @@ impl SenderRun {
 }
 
 /// As the thread of `ingest_service::prepare`, one picture at a time.
-async fn prepare(run: Arc<SenderRun>, time: Duration) {
+async fn prepare(run: Arc<SenderRun>, look: Duration, time: Duration) {
     while !run.stop.is_cancelled() {
         // Nobody else takes, so that this does not wait.
         let taken = (run.slot.live() > 0).then(|| run.slot.take()).flatten();
         let Some(CapturedFrame { birth, ticket, picture: Picture::Jpeg(jpeg), .. }) = taken else {
-            sleep(LOOK).await;
+            sleep(look).await;
             continue;
         };
         if run.terms.get().is_none() {

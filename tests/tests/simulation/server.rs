@@ -46,17 +46,15 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
+use tonic_health::server::health_reporter;
 
 use crate::network::SimListener;
-use crate::scenario::{SLOW_FACTOR, Scenario};
+use crate::scenario::{SLOW_FACTOR, ServerDraw};
 use crate::sender::SenderSite;
-
-/// Between two looks of a worker for a job.
-const LOOK: Duration = Duration::from_millis(1);
 
 /// The server through all its runs.
 pub struct ServerSite {
-    scenario: Arc<Scenario>,
+    draw: ServerDraw,
     runs: Mutex<Vec<Arc<ServerRun>>>,
     /// While set, no worker takes a job.
     pub stalled: AtomicBool,
@@ -80,8 +78,8 @@ pub struct ServerRun {
 
 impl ServerSite {
     /// Not yet started.
-    pub fn new(scenario: Arc<Scenario>) -> Arc<Self> {
-        Arc::new(Self { scenario, runs: Mutex::default(), stalled: AtomicBool::new(false) })
+    pub fn new(draw: ServerDraw) -> Arc<Self> {
+        Arc::new(Self { draw, runs: Mutex::default(), stalled: AtomicBool::new(false) })
     }
 
     /// The run that was started last.
@@ -111,17 +109,20 @@ impl ServerSite {
 
     /// One run: serves until told to stop.
     pub async fn run(self: Arc<Self>) -> turmoil::Result {
-        let config = config(&self.scenario);
-        let run = Arc::new(ServerRun::new(&config, &self.scenario));
+        let config = config(&self.draw);
+        let run = Arc::new(ServerRun::new(&config, &self.draw));
         self.runs.lock().expect("no panic").push(run.clone());
         let intake = run.intake.clone();
         let frames = FrameServiceServer::new(FrameApi(intake.clone()))
             .max_decoding_message_size(config.limits.max_message_bytes());
         let security = Security::load(&config)?;
+        let (health, health_service) = health_reporter();
+        health.set_serving::<FrameServiceServer<FrameApi>>().await;
+        let frames = Admitted::new(frames, config.limits.call_deadline());
         let serving = tokio::spawn(serve(
             SimListener::bind().await?,
             Protocol::Grpc,
-            guarded(Routes::new(Admitted::new(frames, config.limits.call_deadline())), security.authority.clone()),
+            guarded(Routes::new(frames).add_service(health_service), security.authority.clone()),
             connection_limits(&config),
             run.connections.clone(),
             run.stop.clone(),
@@ -130,11 +131,12 @@ impl ServerSite {
         let pacing = Pacing::new(config.pace_size(), config.pace.min_fps);
         let pacing = tokio::spawn(pulse::run(pacing, intake.clone(), run.sources(security), run.stop.clone()));
         let mut workers = JoinSet::new();
-        for _ in 0..self.scenario.workers {
+        for _ in 0..self.draw.workers {
             workers.spawn(self.clone().work(run.clone()));
         }
 
         run.stop.cancelled().await;
+        health.set_not_serving::<FrameServiceServer<FrameApi>>().await;
         intake.dispatch.close();
         let mut joined = std::pin::pin!(workers.join_all());
         if timeout(DRAIN_DEADLINE, joined.as_mut()).await.is_err() {
@@ -158,7 +160,7 @@ impl ServerSite {
                 None if !stalled && run.stop.is_cancelled() => return,
                 // As a thread that hangs, it ends with the flush at the latest.
                 None if run.stop.is_cancelled() && run.intake.dispatch.waiting() == 0 => return,
-                None => sleep(LOOK).await,
+                None => sleep(self.draw.look).await,
             }
         }
     }
@@ -168,7 +170,7 @@ impl ServerSite {
         if begun >= job.deadline {
             run.begun_late.fetch_add(1, Relaxed);
         }
-        let Scenario { service, slow_every, fail_every, .. } = &*self.scenario;
+        let ServerDraw { service, slow_every, fail_every, .. } = &self.draw;
         let micros = fastrand::u64(service.start.as_micros() as u64..=service.end.as_micros() as u64);
         let factor = if fastrand::u32(..*slow_every) == 0 { SLOW_FACTOR } else { 1 };
         sleep(Duration::from_micros(micros) * factor).await;
@@ -190,7 +192,7 @@ impl ServerSite {
 }
 
 impl ServerRun {
-    fn new(config: &Config, scenario: &Scenario) -> Self {
+    fn new(config: &Config, draw: &ServerDraw) -> Self {
         let (limits, stop) = (config.limits.clone(), CancellationToken::new());
         let bus = BusLimits {
             max_subscribers: limits.max_subscribers,
@@ -200,7 +202,7 @@ impl ServerRun {
         };
         let intake = Intake {
             max_size: config.vision.max_picture.0,
-            dispatch: Arc::new(Dispatch::new(scenario.workers, ASSUMED_SERVICE)),
+            dispatch: Arc::new(Dispatch::new(draw.workers, ASSUMED_SERVICE)),
             // What this process really holds must not steer a simulation.
             memory: Arc::new(MemoryWatch::unlimited()),
             cameras: Arc::new(Cameras::new(limits.max_cameras, PeopleConfig::default(), TrackSettings::default())),
@@ -260,11 +262,11 @@ impl ServerRun {
     }
 }
 
-fn config(scenario: &Scenario) -> Config {
+fn config(draw: &ServerDraw) -> Config {
     let mut config = Config::default();
-    config.limits.window = scenario.window;
-    config.limits.max_streams = scenario.max_streams();
-    config.limits.max_cameras = scenario.max_streams();
+    config.limits.window = draw.window;
+    config.limits.max_streams = draw.max_streams;
+    config.limits.max_cameras = draw.max_cameras;
     config.limits.result_ring = 16;
     config
 }

@@ -255,7 +255,7 @@ class Elsewhere(google.protobuf.message.Message):
     IS_HEARD_FIELD_NUMBER: builtins.int
     DETAIL_FIELD_NUMBER: builtins.int
     is_heard: builtins.bool
-    """True: results of cameras of other replicas come."""
+    """True: what is watched comes of other replicas too."""
     detail: builtins.str
     """Why not, for a person; empty when they are."""
     def __init__(
@@ -1066,6 +1066,7 @@ class WatchIncidentsResponse(google.protobuf.message.Message):
 
     INCIDENT_FIELD_NUMBER: builtins.int
     GAP_FIELD_NUMBER: builtins.int
+    ELSEWHERE_FIELD_NUMBER: builtins.int
     @property
     def incident(self) -> global___Incident:
         """An incident: as it is now, or as it was when it ended."""
@@ -1074,15 +1075,22 @@ class WatchIncidentsResponse(google.protobuf.message.Message):
     def gap(self) -> global___IncidentGap:
         """Changes that this client missed; it has to ask anew."""
 
+    @property
+    def elsewhere(self) -> global___Elsewhere:
+        """Whether incidents of other replicas come. Sent first when they do not,
+        then whenever that changes; never without a result bus.
+        """
+
     def __init__(
         self,
         *,
         incident: global___Incident | None = ...,
         gap: global___IncidentGap | None = ...,
+        elsewhere: global___Elsewhere | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["gap", b"gap", "incident", b"incident", "message", b"message"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["gap", b"gap", "incident", b"incident", "message", b"message"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["incident", "gap"] | None: ...
+    def HasField(self, field_name: typing.Literal["elsewhere", b"elsewhere", "gap", b"gap", "incident", b"incident", "message", b"message"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["elsewhere", b"elsewhere", "gap", b"gap", "incident", b"incident", "message", b"message"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["incident", "gap", "elsewhere"] | None: ...
 
 global___WatchIncidentsResponse = WatchIncidentsResponse
 
@@ -1116,8 +1124,9 @@ class Incident(google.protobuf.message.Message):
     DETAIL_FIELD_NUMBER: builtins.int
     STARTED_UNIX_MS_FIELD_NUMBER: builtins.int
     ENDED_UNIX_MS_FIELD_NUMBER: builtins.int
+    REPLICA_FIELD_NUMBER: builtins.int
     incident_id: builtins.int
-    """Id; unique within one FrameResult.server_epoch."""
+    """Id; unique within one FrameResult.server_epoch of one replica."""
     camera_id: builtins.str
     """Id of the camera; empty when it is the server as a whole."""
     kind: global___IncidentKind.ValueType
@@ -1127,7 +1136,13 @@ class Incident(google.protobuf.message.Message):
     started_unix_ms: builtins.int
     """When it began by the server's clock, in milliseconds since the Unix epoch."""
     ended_unix_ms: builtins.int
-    """When it ended, in milliseconds since the Unix epoch; absent while it lasts."""
+    """When it ended, in milliseconds since the Unix epoch; absent while it lasts.
+    Of another replica: as last told.
+    """
+    replica: builtins.str
+    """Name of the replica that saw it and has its pictures; empty: the one that
+    answers.
+    """
     def __init__(
         self,
         *,
@@ -1137,9 +1152,10 @@ class Incident(google.protobuf.message.Message):
         detail: builtins.str = ...,
         started_unix_ms: builtins.int = ...,
         ended_unix_ms: builtins.int | None = ...,
+        replica: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_ended_unix_ms", b"_ended_unix_ms", "ended_unix_ms", b"ended_unix_ms"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_ended_unix_ms", b"_ended_unix_ms", "camera_id", b"camera_id", "detail", b"detail", "ended_unix_ms", b"ended_unix_ms", "incident_id", b"incident_id", "kind", b"kind", "started_unix_ms", b"started_unix_ms"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_ended_unix_ms", b"_ended_unix_ms", "camera_id", b"camera_id", "detail", b"detail", "ended_unix_ms", b"ended_unix_ms", "incident_id", b"incident_id", "kind", b"kind", "replica", b"replica", "started_unix_ms", b"started_unix_ms"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_ended_unix_ms", b"_ended_unix_ms"]) -> typing.Literal["ended_unix_ms"] | None: ...
 
 global___Incident = Incident

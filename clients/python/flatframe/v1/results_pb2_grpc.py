@@ -125,7 +125,8 @@ class ResultServiceServicer(object):
 
     def WatchIncidents(self, request, context):
         """Incidents: those that are open, the latest that are over, then every
-        change as it happens. A client that reads too slowly gets a `gap`.
+        change as it happens; with a result bus those of other replicas too. A
+        client that reads too slowly gets a `gap`.
 
         Errors: INVALID_ARGUMENT (bad or too many camera ids), RESOURCE_EXHAUSTED
         with google.rpc.RetryInfo (no room for another subscriber), UNAVAILABLE

@@ -85,7 +85,8 @@ class ResultServiceStub:
         flatframe.v1.results_pb2.WatchIncidentsResponse,
     ]
     """Incidents: those that are open, the latest that are over, then every
-    change as it happens. A client that reads too slowly gets a `gap`.
+    change as it happens; with a result bus those of other replicas too. A
+    client that reads too slowly gets a `gap`.
 
     Errors: INVALID_ARGUMENT (bad or too many camera ids), RESOURCE_EXHAUSTED
     with google.rpc.RetryInfo (no room for another subscriber), UNAVAILABLE
@@ -195,7 +196,8 @@ class ResultServiceAsyncStub:
         flatframe.v1.results_pb2.WatchIncidentsResponse,
     ]
     """Incidents: those that are open, the latest that are over, then every
-    change as it happens. A client that reads too slowly gets a `gap`.
+    change as it happens; with a result bus those of other replicas too. A
+    client that reads too slowly gets a `gap`.
 
     Errors: INVALID_ARGUMENT (bad or too many camera ids), RESOURCE_EXHAUSTED
     with google.rpc.RetryInfo (no room for another subscriber), UNAVAILABLE
@@ -317,7 +319,8 @@ class ResultServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[flatframe.v1.results_pb2.WatchIncidentsResponse], collections.abc.AsyncIterator[flatframe.v1.results_pb2.WatchIncidentsResponse]]:
         """Incidents: those that are open, the latest that are over, then every
-        change as it happens. A client that reads too slowly gets a `gap`.
+        change as it happens; with a result bus those of other replicas too. A
+        client that reads too slowly gets a `gap`.
 
         Errors: INVALID_ARGUMENT (bad or too many camera ids), RESOURCE_EXHAUSTED
         with google.rpc.RetryInfo (no room for another subscriber), UNAVAILABLE

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::config::ServerConfig;
+use crate::send::servers::connect::Tcp;
 use crate::send::servers::directory::SystemResolver;
 use crate::terms::Terms;
 
@@ -18,7 +19,7 @@ const SIZE: PictureSize = PictureSize::new(640, 480);
 fn servers(count: u8) -> Servers {
     let addresses = (1..=count).map(|number| format!("http://10.0.0.{number}:50051")).collect();
     let config = ServerConfig { addresses, ..ServerConfig::default() };
-    Servers::new(&config, None, Arc::new(SystemResolver), TaskTracker::new()).expect("addresses")
+    Servers::new(&config, Arc::new(Tcp::default()), Arc::new(SystemResolver), TaskTracker::new()).expect("addresses")
 }
 
 fn route(servers: &Servers, camera: &str) -> Route {
