@@ -6,10 +6,10 @@ import os
 import pathlib
 import signal
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 import pytest
-from servers import House, missing
+from servers import House, missing, until
 
 from flatframe import Client
 
@@ -50,14 +50,23 @@ def began() -> datetime:
 
 @pytest.fixture(scope="session")
 def house(services: None, began: datetime, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """Two cameras, a line, a history, and a ring that is soon full."""
+    """Two cameras, a line, a history that knows both, and a ring that is soon
+    full."""
     settings = {
         "history.file": "history.db",
         "history.min_free_bytes": 0,
-        "limits.result_ring": 16,
+        "limits.result_ring": 64,
         "people.lines": [{"camera": "door", "name": "sill", "from": [0.5, 0.0], "to": [0.5, 1.0]}],
     }
+    minute = timedelta(minutes=1)
     with House(tmp_path_factory.mktemp("house"), {"door": 10, "hall": 5}, settings) as house:
+        with Client(house.address) as client:
+
+            def kept() -> bool:
+                series = client.counts(began, datetime.now(timezone.utc) + minute, minute)
+                return [each.cameras for each in series] == [2]
+
+            until("history knows both cameras", kept)
         yield house
 
 

@@ -8,7 +8,7 @@ from typing import Callable
 
 import grpc
 import pytest
-from servers import House, Inference, free_ports
+from servers import House, Inference, free_ports, until
 
 from flatframe import (
     Client,
@@ -109,7 +109,15 @@ def test_a_server_that_hangs_is_late(folder: pathlib.Path) -> None:
     try:
         server.start()
         with Client(server.address, timeout_s=0.5) as client:
-            client.cameras()
+
+            def answers() -> bool:
+                try:
+                    client.cameras()
+                except DeadlineExceeded:
+                    return False
+                return True
+
+            until("the connection stands", answers)
             server.freeze()
             with pytest.raises(DeadlineExceeded):
                 client.cameras()

@@ -33,7 +33,7 @@ def test_live_counts_until_ctrl_c(house: House) -> None:
             assert example.stdout is not None
             first = example.stdout.readline()
             example.send_signal(signal.SIGINT)
-            _, errors = example.communicate(timeout=20)
+            _, errors = example.communicate(timeout=60)
         finally:
             example.kill()
     assert re.fullmatch(LINE, first.strip()), first
@@ -105,6 +105,6 @@ def test_a_reader_that_has_enough_ends_the_export(house: House, began: datetime)
         example.stdout.close()
         assert example.stderr is not None
         errors = example.stderr.read()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         assert example.wait(max(0.0, deadline - time.monotonic())) == 0, errors
     assert errors == b""
