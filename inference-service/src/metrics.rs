@@ -1,17 +1,17 @@
 //! What Prometheus sees. Reads the live counters of every part when it is
-//! scraped; keeps none of its own but the histograms of stages.
+//! scraped; keeps none of its own but the histograms of [`stages`].
 
 mod security;
+pub mod stages;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use flatframe_shared::histogram::Histogram;
 use flatframe_shared::ledger::ServerCounts;
 use flatframe_shared::metrics::{self, counter, gauge};
 use flatframe_shared::outcome::Outcome;
-use flatframe_shared::resources::{Resources, StageTime};
+use flatframe_shared::resources::Resources;
 use flatframe_shared::serve::ConnectionCounts;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -20,6 +20,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::stages::Stages;
 use crate::cameras::Cameras;
 use crate::history::{DropReason, RecordKind};
 use crate::intake::dispatch::Dispatch;
@@ -31,31 +32,6 @@ use crate::results::archive::Archive;
 use crate::results::bus::Bus;
 use crate::results::incident_pictures::IncidentPictures;
 use crate::server::security::Security;
-
-/// Time spent in each stage.
-#[derive(Debug, Default)]
-pub struct Stages {
-    /// From arrival to a worker.
-    pub queued: Histogram,
-    /// JPEG to pixels.
-    pub decode: Histogram,
-    /// Detector with what is before and after it.
-    pub detect: Histogram,
-    /// Gender classifier, all faces of a frame.
-    pub gender: Histogram,
-}
-
-impl Stages {
-    /// All, by name, along the frame's path.
-    pub fn all(&self) -> [(&'static str, &Histogram); 4] {
-        [("queued", &self.queued), ("decode", &self.decode), ("detect", &self.detect), ("gender", &self.gender)]
-    }
-
-    /// What each took so far.
-    pub fn times(&self) -> Vec<StageTime> {
-        self.all().into_iter().filter_map(|(name, histogram)| StageTime::of(name, &histogram.snapshot())).collect()
-    }
-}
 
 /// Everything that is shown.
 pub struct Sources {
@@ -262,8 +238,8 @@ impl Sources {
     fn encode_load(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Time of one frame in a stage";
         let mut family = encoder.encode_descriptor("stage", help, Some(&Unit::Seconds), MetricType::Histogram)?;
-        for (stage, histogram) in self.stages.all() {
-            histogram.encode(family.encode_family(&[("stage", stage)])?)?;
+        for (name, stage) in self.stages.all() {
+            stage.shown().encode(family.encode_family(&[("stage", name)])?)?;
         }
         let service_s = self.dispatch.service().as_secs_f64();
         gauge(encoder, "service", "Expected time of one frame on one worker", Some(&Unit::Seconds), service_s)?;

@@ -14,7 +14,7 @@ const POWERS: usize = 32;
 const CELLS: usize = (POWERS + 1) * STEPS as usize;
 
 /// Upper bounds shown to Prometheus, in seconds.
-const SHOWN_S: [f64; 16] =
+pub const SHOWN_S: [f64; 16] =
     [0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
 
 /// A histogram of durations.

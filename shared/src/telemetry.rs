@@ -169,6 +169,17 @@ pub fn traceparent(span: &Span) -> String {
     carrier.remove("traceparent").unwrap_or_default()
 }
 
+/// Id of the trace of `span`, in hexadecimal digits, for exemplars and logs;
+/// `None`: it is not traced.
+pub fn trace_id(span: &Span) -> Option<String> {
+    if span.is_disabled() {
+        return None;
+    }
+    let context = span.context();
+    let context = context.span().span_context().clone();
+    context.is_sampled().then(|| context.trace_id().to_string())
+}
+
 /// Makes `span` a child of the span that `traceparent` names. Does nothing
 /// when `span` is not traced or `traceparent` is empty or malformed.
 pub fn continue_trace(span: &Span, traceparent: &str) {

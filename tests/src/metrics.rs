@@ -34,9 +34,16 @@ impl Metrics {
         Ok(Self(text))
     }
 
+    /// All of it, as it is sent.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
     /// The value of a series, such as `name` or `name{label="value"}`.
     pub fn value(&self, series: &str) -> Option<f64> {
-        self.0.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?.parse().ok()
+        let line = self.0.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+        // An exemplar may follow.
+        line.split(' ').next()?.parse().ok()
     }
 
     /// As [`Metrics::value`], for counts.

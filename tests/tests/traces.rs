@@ -2,10 +2,11 @@
 //! server, as an OTLP collector receives it. A file of its own: the tracing
 //! subscriber belongs to the whole process.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use e2e::metrics::Metrics;
 use e2e::pair::{Inference, Running, ingest_config, stub_config};
 use e2e::wait::until;
 use flatframe_shared::telemetry::{self, TelemetryConfig};
@@ -28,6 +29,10 @@ impl TraceService for Collector {
         self.0.lock().expect("not poisoned").extend(scopes.flat_map(|scope| scope.spans));
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,6 +60,7 @@ async fn from_capture_to_result() {
     let analyzed = || ingest.totals().answered(flatframe_shared::outcome::Outcome::Analyzed);
     until("frames are analysed", Duration::from_secs(30), || analyzed() >= 20).await;
     ingest.stop().await.expect("stops");
+    let shown = Metrics::read(service.admin).await.expect("answers");
     service.stop().await.expect("stops");
     tokio::task::spawn_blocking(move || telemetry.shutdown()).await.expect("flushed");
 
@@ -68,6 +74,17 @@ async fn from_capture_to_result() {
         assert_eq!(frame.trace_id, inference.trace_id, "one trace");
         assert!(frame.start_time_unix_nano <= inference.start_time_unix_nano, "capture comes first");
     }
+    // What Prometheus sees of a stage leads to the frames that took so long.
+    let exemplars: Vec<_> = shown
+        .text()
+        .lines()
+        .filter(|line| line.contains("stage_seconds_bucket{") && line.contains("stage=\"detect\""))
+        .filter_map(|line| line.split_once("trace_id=\"")?.1.split_once('"'))
+        .map(|(id, _)| id)
+        .collect();
+    assert!(!exemplars.is_empty(), "no exemplar in {}", shown.text());
+    let traces: HashSet<_> = spans.iter().map(|span| hexadecimal(&span.trace_id)).collect();
+    exemplars.iter().for_each(|id| assert!(traces.contains(*id), "{id} is no trace"));
     stop.cancel();
     serving.await.expect("the collector ends");
 }
