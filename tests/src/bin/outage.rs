@@ -103,9 +103,14 @@ async fn run(args: &Args) -> anyhow::Result<Seen> {
     let written = || recording.cameras().map(|(_, camera)| camera.late).sum::<u64>();
     let (back, analyzed_before) = (Instant::now(), analyzed());
     let patience = PATIENCE + outage.mul_f64(4.0);
+    let places = &shown.resources.places;
+    let queue = places.iter().find(|place| place.name == "recording/queue_bytes").context("it is no place")?;
     let is_done = async || {
+        // What waits for the disk is not found yet.
+        let is_on_disk = queue.live() == 0;
         let late = shown.late_totals();
-        (late.found > 0 && late.found == written() && late.waiting + late.in_flight == 0).then_some(())
+        let is_found = is_on_disk && late.found > 0 && late.found == written();
+        (is_found && late.waiting + late.in_flight == 0).then_some(())
     };
     try_answered("all late frames are sent", patience, is_done).await?;
     let (sending, live) = (back.elapsed(), analyzed() - analyzed_before);

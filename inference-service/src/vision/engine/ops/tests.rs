@@ -40,7 +40,8 @@ fn layers() -> impl Strategy<Value = Layer> {
         let layer = Layer { group: 1, inputs, outputs, side: 3, stride, height, width, relu, pool: false, then };
         match kind {
             0 => Layer { side: 1, stride: 1, ..layer },
-            1 => layer,
+            // One channel counts as depthwise, which has no second layer in it.
+            1 => Layer { then: then.filter(|_| inputs.max(outputs) > 1), ..layer },
             _ => {
                 let pool = pool && height.min(width) >= 2 * stride;
                 Layer { group: inputs, outputs: inputs, pool, then: None, ..layer }
