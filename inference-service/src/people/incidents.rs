@@ -221,11 +221,12 @@ impl Incidents {
     }
 
     /// So many changes that other replicas told will never come here: whoever
-    /// watches has to ask anew.
+    /// watches has to ask anew, and what they told before may not be so any more.
     pub fn missed(&self, changes: u64) {
         let mut state = lock(&self.state);
-        state.ring.clear();
-        state.changes += changes;
+        state.ring.retain(|incident| incident.replica.is_none());
+        // Who has seen all is told of so many, and what is left once more.
+        state.changes += changes + state.ring.len() as u64;
         self.tell(&state);
     }
 
@@ -424,9 +425,10 @@ mod tests {
         told(&clock.incidents, 2, "c", Some(START_MS + 6));
         assert_eq!(texts(&mut watch), ["c over"]);
         clock.incidents.missed(3);
-        assert_eq!(texts(&mut watch), ["gap 3"]);
+        assert_eq!(texts(&mut watch), ["gap 3", "a open"]);
         clock.dark(31, &[]);
         assert_eq!(texts(&mut watch), ["a over"]);
+        assert_eq!(texts(&mut clock.incidents.watch()), ["a over"]);
     }
 
     #[test]

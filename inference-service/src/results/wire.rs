@@ -7,6 +7,7 @@ use flatframe_shared::clock;
 use flatframe_shared::convert::{self, micros_u64, millis_u64};
 use flatframe_shared::frame::CameraId;
 use flatframe_shared::r#gen::v1;
+use prost::Message;
 
 use super::archive::LateResult;
 use super::record::{FaceCounts, ResultRecord};
@@ -81,7 +82,8 @@ pub fn incident(incident: &Incident) -> v1::Incident {
 }
 
 /// An incident that another replica told of; `None`: it is not understood.
-pub fn incident_elsewhere(told: v1::Incident, replica: Arc<str>) -> Option<Incident> {
+pub fn incident_elsewhere(told: &[u8], replica: Arc<str>) -> Option<Incident> {
+    let told = v1::Incident::decode(told).ok()?;
     let kind = match told.kind() {
         v1::IncidentKind::Unspecified => return None,
         v1::IncidentKind::Offline => IncidentKind::Offline,

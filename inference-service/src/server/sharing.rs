@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use flatframe_shared::r#gen::v1;
-use prost::Message;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -36,8 +34,7 @@ impl Listener for Audience {
     }
 
     fn incident(&self, replica: Arc<str>, body: &[u8]) {
-        let told = v1::Incident::decode(body).ok();
-        match told.and_then(|told| wire::incident_elsewhere(told, replica)) {
+        match wire::incident_elsewhere(body, replica) {
             Some(incident) => self.incidents.heard(incident),
             // Of a newer replica: this one cannot tell what it is.
             None => self.incidents.missed(1),
