@@ -213,9 +213,9 @@ impl Sources {
             replicas.outbox.bytes() as u64,
         )?;
         for (name, help, count) in [
-            ("bus_offered", "Results offered to the bus", &outbox.offered),
-            ("bus_published", "Results that the bus acknowledged", &counts.published),
-            ("bus_duplicates", "Results that the bus had already", &counts.duplicates),
+            ("bus_offered", "Results and incidents offered to the bus", &outbox.offered),
+            ("bus_published", "Of those, what the bus acknowledged", &counts.published),
+            ("bus_duplicates", "Of those, what the bus had already", &counts.duplicates),
             ("bus_failed", "Batches that were sent again", &counts.failed),
             ("bus_connected", "Connections to the bus made", &counts.connected),
         ] {
@@ -225,7 +225,7 @@ impl Sources {
         counter(encoder, "bus_unheard", "Results of other replicas that never came", self.bus.unheard())?;
         let help = "What was told of cameras for which there was no room (bus.max_cameras)";
         counter(encoder, "bus_cameras_refused", help, replicas.directory.refused())?;
-        let help = "Results that are not on the bus, by reason";
+        let help = "Of those, what is not on the bus, by reason";
         let mut family = encoder.encode_descriptor("bus_dropped", help, None, MetricType::Counter)?;
         for (reason, count) in
             [("full", &outbox.full), ("late", &outbox.late), ("shutdown", &outbox.left), ("too_large", &counts.refused)]

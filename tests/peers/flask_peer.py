@@ -37,7 +37,10 @@ def main():
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
     # The default limit of 100 connections would refuse cameras, not measure them.
-    waitress.serve(app, host="127.0.0.1", port=args.port, threads=args.threads, connection_limit=4096)
+    # select() ends at 1,024 files.
+    waitress.serve(
+        app, host="127.0.0.1", port=args.port, threads=args.threads, connection_limit=4096, asyncore_use_poll=True
+    )
 
 
 if __name__ == "__main__":

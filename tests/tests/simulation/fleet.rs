@@ -109,9 +109,9 @@ struct Replica {
     site: Arc<ServerSite>,
     /// Whether cameras reach it.
     is_cut_off: bool,
-    /// Connections accepted, all runs together: when last looked, and most in a
-    /// second of this phase.
+    /// Connections that its run had accepted when last looked.
     accepted: u64,
+    /// Most that it accepted in a second of this phase.
     most_accepted: u64,
 }
 

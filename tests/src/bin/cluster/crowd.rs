@@ -15,7 +15,10 @@ use ingest_service::CameraConfig;
 use ingest_service::config::MAX_CAMERAS;
 use ingest_service::send::servers::MoveReason;
 
-const SIZE: PictureSize = PictureSize::new(320, 240);
+/// Pictures that cost little.
+pub const SMALL: PictureSize = PictureSize::new(320, 240);
+/// Room for a picture, at least, in bytes.
+const LEAST_ROOM: usize = 65_536;
 /// Between two looks at the counters.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -29,6 +32,8 @@ pub struct Crowd {
 pub struct Habit {
     /// Where the servers are.
     pub server: String,
+    /// Size of its pictures.
+    pub size: PictureSize,
     /// Frames a second of each.
     pub fps: f32,
     /// `server.return_s`.
@@ -49,8 +54,11 @@ impl Crowd {
     /// As the services' own start.
     pub async fn start(cameras: usize, habit: &Habit) -> anyhow::Result<Self> {
         let pictures = tempfile::tempdir()?;
+        let mut room = LEAST_ROOM;
         for number in 0..4 {
-            std::fs::write(pictures.path().join(format!("{number}.jpg")), textured_jpeg(SIZE, number))?;
+            let picture = textured_jpeg(habit.size, number);
+            room = room.max(picture.len());
+            std::fs::write(pictures.path().join(format!("{number}.jpg")), picture)?;
         }
         let source = format!("file:{}", pictures.path().display());
         let camera = |number: usize| CameraConfig {
@@ -63,8 +71,8 @@ impl Crowd {
         for numbers in numbers.chunks(MAX_CAMERAS) {
             let mut config = ingest_config(&habit.server, numbers.iter().map(|number| camera(*number)).collect());
             config.server.return_s = habit.return_s;
-            config.limits.max_picture_bytes = 65_536;
-            (config.limits.max_frame_bytes, config.limits.mailbox_bytes) = (65_536, 131_072);
+            config.limits.max_picture_bytes = room;
+            (config.limits.max_frame_bytes, config.limits.mailbox_bytes) = (room, 2 * room);
             parts.push(Running::start(config).await?);
         }
         Ok(Self { parts, _pictures: pictures })

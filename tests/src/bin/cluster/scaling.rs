@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use flatframe_shared::frame::PictureSize;
 use flatframe_shared::outcome::Outcome;
 use serde_json::json;
 
@@ -12,8 +13,11 @@ use crate::replicas::{Engine, NAME, Replica, port, resolve_to};
 use crate::{Args, Report};
 
 const CAMERAS: usize = 16;
-/// More than a core analyses, from a few cameras already.
-const FPS: f32 = 60.0;
+/// The cameras share the two cores: the more a picture costs a replica, the less
+/// of it they take.
+const SIZE: PictureSize = PictureSize::new(640, 480);
+/// More than both cores analyse.
+const FPS: f32 = 40.0;
 /// Rounds of each kind.
 const ROUNDS: usize = 2;
 /// The pace is found in the first seconds; they are not counted.
@@ -68,7 +72,7 @@ async fn round(count: u8, args: &Args) -> anyhow::Result<Round> {
         replicas.push(replica);
     }
     resolve_to(&args.hosts, &replicas.iter().map(|replica| replica.address).collect::<Vec<_>>())?;
-    let habit = Habit { server: format!("http://{NAME}:{port}"), fps: FPS, return_s: 3600, ttl_ms: 1000 };
+    let habit = Habit { server: format!("http://{NAME}:{port}"), size: SIZE, fps: FPS, return_s: 3600, ttl_ms: 1000 };
     let crowd = Crowd::start(CAMERAS, &habit).await?;
     crowd.served(NEVER).await?;
     tokio::time::sleep(WARM_UP).await;
