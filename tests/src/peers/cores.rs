@@ -42,7 +42,10 @@ impl Cores {
 }
 
 /// Cores that this process may use.
-fn allowed() -> io::Result<Vec<usize>> {
+///
+/// # Errors
+/// When the system does not say.
+pub fn allowed() -> io::Result<Vec<usize>> {
     // SAFETY: a cpu_set_t is a bit mask, for which zero is a value.
     let mut set: cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: the pointer is to a set of the size given.
@@ -58,7 +61,24 @@ fn allowed() -> io::Result<Vec<usize>> {
 /// # Errors
 /// When the system refuses.
 pub fn pin(cores: &[usize]) -> io::Result<()> {
-    pin_to(&set_of(cores))
+    pin_to(0, &set_of(cores))
+}
+
+/// Binds every thread of this process, and those that they start, to `cores`.
+///
+/// # Errors
+/// When the system refuses.
+pub fn pin_process(cores: &[usize]) -> io::Result<()> {
+    let set = set_of(cores);
+    for task in std::fs::read_dir("/proc/self/task")? {
+        let Some(thread) = task?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        match pin_to(thread, &set) {
+            // It has ended meanwhile.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            bound => bound?,
+        }
+    }
+    Ok(())
 }
 
 fn set_of(cores: &[usize]) -> cpu_set_t {
@@ -71,9 +91,10 @@ fn set_of(cores: &[usize]) -> cpu_set_t {
     set
 }
 
-fn pin_to(set: &cpu_set_t) -> io::Result<()> {
+/// Binds a thread of this process; 0 is the calling one.
+fn pin_to(thread: libc::pid_t, set: &cpu_set_t) -> io::Result<()> {
     // SAFETY: the pointer is to a set of the size given.
-    match unsafe { libc::sched_setaffinity(0, size_of::<cpu_set_t>(), set) } {
+    match unsafe { libc::sched_setaffinity(thread, size_of::<cpu_set_t>(), set) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -87,7 +108,7 @@ pub fn bind(command: &mut tokio::process::Command, cores: &[usize]) {
     // neither allocate nor lock.
     unsafe {
         command.pre_exec(move || {
-            pin_to(&set)?;
+            pin_to(0, &set)?;
             match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
                 0 => Ok(()),
                 _ => Err(io::Error::last_os_error()),

@@ -15,10 +15,7 @@ use ingest_service::CameraConfig;
 use ingest_service::config::MAX_CAMERAS;
 use ingest_service::send::servers::MoveReason;
 
-/// Pictures that cost little.
-pub const SMALL: PictureSize = PictureSize::new(320, 240);
-/// Room for a picture, at least, in bytes.
-const LEAST_ROOM: usize = 65_536;
+const SIZE: PictureSize = PictureSize::new(320, 240);
 /// Between two looks at the counters.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -32,8 +29,6 @@ pub struct Crowd {
 pub struct Habit {
     /// Where the servers are.
     pub server: String,
-    /// Size of its pictures.
-    pub size: PictureSize,
     /// Frames a second of each.
     pub fps: f32,
     /// `server.return_s`.
@@ -54,11 +49,8 @@ impl Crowd {
     /// As the services' own start.
     pub async fn start(cameras: usize, habit: &Habit) -> anyhow::Result<Self> {
         let pictures = tempfile::tempdir()?;
-        let mut room = LEAST_ROOM;
         for number in 0..4 {
-            let picture = textured_jpeg(habit.size, number);
-            room = room.max(picture.len());
-            std::fs::write(pictures.path().join(format!("{number}.jpg")), picture)?;
+            std::fs::write(pictures.path().join(format!("{number}.jpg")), textured_jpeg(SIZE, number))?;
         }
         let source = format!("file:{}", pictures.path().display());
         let camera = |number: usize| CameraConfig {
@@ -71,8 +63,8 @@ impl Crowd {
         for numbers in numbers.chunks(MAX_CAMERAS) {
             let mut config = ingest_config(&habit.server, numbers.iter().map(|number| camera(*number)).collect());
             config.server.return_s = habit.return_s;
-            config.limits.max_picture_bytes = room;
-            (config.limits.max_frame_bytes, config.limits.mailbox_bytes) = (room, 2 * room);
+            config.limits.max_picture_bytes = 65_536;
+            (config.limits.max_frame_bytes, config.limits.mailbox_bytes) = (65_536, 131_072);
             parts.push(Running::start(config).await?);
         }
         Ok(Self { parts, _pictures: pictures })

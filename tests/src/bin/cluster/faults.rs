@@ -10,7 +10,7 @@ use ingest_service::send::servers::MoveReason;
 use serde_json::{Value, json};
 
 use crate::bus::Bus;
-use crate::crowd::{Crowd, Habit, SMALL};
+use crate::crowd::{Crowd, Habit};
 use crate::replicas::{Engine, NAME, Replica, port, replica_name, resolve_to};
 use crate::{Args, Report};
 
@@ -48,13 +48,7 @@ pub async fn run(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     bus.joined(replicas.iter().map(|replica| replica.admin)).await?;
     let addresses: Vec<_> = replicas.iter().map(|replica| replica.address).collect();
     resolve_to(&args.hosts, &addresses)?;
-    let habit = Habit {
-        server: format!("http://{NAME}:{port}"),
-        size: SMALL,
-        fps: args.fps,
-        return_s: args.return_s,
-        ttl_ms: 2000,
-    };
+    let habit = Habit { server: format!("http://{NAME}:{port}"), fps: args.fps, return_s: args.return_s, ttl_ms: 2000 };
     let start = Instant::now();
     let crowd = Crowd::start(args.cameras, &habit).await?;
     crowd.served(NEVER).await?;

@@ -14,7 +14,7 @@ use e2e::program::{connect, free_address};
 use flatframe_shared::outcome::Outcome;
 use serde_json::json;
 
-use crate::crowd::{Crowd, Habit, SMALL};
+use crate::crowd::{Crowd, Habit};
 use crate::replicas::{Engine, Replica, port};
 use crate::{Args, Report};
 
@@ -72,8 +72,7 @@ async fn through(proxy: Proxy, args: &Args, report: &mut Report) -> anyhow::Resu
     let front = free_address()?;
     let running = start(proxy, front, &replicas)?;
     connect(&front.to_string(), START).await?;
-    let habit =
-        Habit { server: format!("http://{front}"), size: SMALL, fps: args.fps, return_s: args.return_s, ttl_ms: 2000 };
+    let habit = Habit { server: format!("http://{front}"), fps: args.fps, return_s: args.return_s, ttl_ms: 2000 };
     let crowd = Crowd::start(CAMERAS, &habit).await?;
     let started = crowd.served(NEVER).await?;
     let spread = streams(&replicas).await?;
