@@ -74,6 +74,7 @@ fn main() {
                 id: format!("front-door/{:x}/{number}", u64::MAX),
                 body,
                 at: Instant::now(),
+                lasts: false,
             });
             offering += begun.elapsed();
         }

@@ -10,8 +10,8 @@ const DEADLINE_MS = 4000;
 const MAX_ASKED = 1000;
 const MAX_SHOWN = 100;
 
-const keyOf = ({ camera_id, kind, started_unix_ms, incident_id }) =>
-	`${incident_id} ${kind} ${started_unix_ms} ${camera_id}`;
+const keyOf = ({ camera_id, kind, started_unix_ms, incident_id, replica }) =>
+	`${incident_id} ${kind} ${started_unix_ms} ${camera_id} ${replica}`;
 const isOpen = (incident) => incident.ended_unix_ms === undefined;
 const lastMoment = (incident) => Number(incident.ended_unix_ms ?? incident.started_unix_ms);
 const kindOf = (incident) => word(incident.kind, 'INCIDENT_KIND_');
@@ -69,8 +69,8 @@ export class Incidents {
 		setText(byId('spoken'), `${several(fresh.length, before ? 'new incident' : 'open incident')}. ${words.join('. ')}`);
 	}
 
-	#nameOf({ camera_id }) {
-		return camera_id === '' ? 'the server' : (this.#names.get(camera_id) ?? camera_id);
+	#nameOf({ camera_id, replica }) {
+		return camera_id ? (this.#names.get(camera_id) ?? camera_id) : `the server ${replica}`.trim();
 	}
 
 	#row() {

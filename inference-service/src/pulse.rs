@@ -39,6 +39,8 @@ pub async fn run(mut pacing: Pacing, intake: Arc<Intake>, sources: Arc<Sources>,
     for tick in 0u64.. {
         if shutdown.run_until_cancelled(ticks.tick()).await.is_none() {
             supervisor.stopping();
+            // Nobody looks any more: what is open ends with this run.
+            write_down(&intake, &sources, Vec::new());
             return;
         }
         let detected = detected(&sources);
@@ -68,7 +70,8 @@ pub async fn run(mut pacing: Pacing, intake: Arc<Intake>, sources: Arc<Sources>,
 fn tell_incidents(intake: &Intake, sources: &Sources, is_overloaded: bool) {
     let now = clock::now();
     let mut conditions = Vec::new();
-    for camera in sources.cameras.all() {
+    // A camera that went to another replica is not offline.
+    for camera in sources.cameras.all().into_iter().filter(|camera| !intake.archive.is_elsewhere(camera)) {
         let found = camera.conditions(now).into_iter();
         conditions.extend(found.map(|(kind, since, detail)| Condition {
             camera: Some(camera.id.clone()),
@@ -89,7 +92,14 @@ fn tell_incidents(intake: &Intake, sources: &Sources, is_overloaded: bool) {
     if let Some(why) = intake.archive.history.as_ref().and_then(|history| history.state().paused) {
         tell(IncidentKind::Disk, format!("history is not written: {why}"));
     }
-    for incident in sources.incidents.look(conditions, now, clock::unix_us().div_euclid(1000)) {
+    write_down(intake, sources, conditions);
+    sources.incident_pictures.look(&sources.cameras);
+}
+
+/// Takes all states that there are; what became an incident by it or ended is
+/// logged, kept and told.
+fn write_down(intake: &Intake, sources: &Sources, conditions: Vec<Condition>) {
+    for incident in sources.incidents.look(conditions, clock::now(), clock::unix_us().div_euclid(1000)) {
         let camera = incident.camera.as_ref().map_or("", CameraId::as_str);
         let Incident { id, kind, detail, .. } = &*incident;
         match incident.ended_unix_ms {
@@ -102,7 +112,6 @@ fn tell_incidents(intake: &Intake, sources: &Sources, is_overloaded: bool) {
         intake.archive.keep_incident(&incident);
         sources.incident_pictures.changed(&incident, &sources.cameras);
     }
-    sources.incident_pictures.look(&sources.cameras);
 }
 
 /// What the last second says of the time that is left for late frames. `live`

@@ -221,6 +221,7 @@ impl Replicas {
             id: format!("{camera}/{:x}/{}", session.0, number.0),
             body,
             at: clock::now(),
+            lasts: false,
         });
     }
 
@@ -231,6 +232,7 @@ impl Replicas {
             id: format!("incident/{}/{id}/{is_over}", self.run_text),
             body,
             at: clock::now(),
+            lasts: true,
         });
     }
 

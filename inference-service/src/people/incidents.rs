@@ -129,6 +129,12 @@ pub enum Change {
 }
 
 impl State {
+    /// So many changes are not here: who has seen all is told of them, and gets
+    /// what is left once more.
+    fn skip(&mut self, changes: u64) {
+        self.changes += changes + self.ring.len() as u64;
+    }
+
     fn push(&mut self, incident: Arc<Incident>) {
         if self.ring.len() == RING {
             self.ring.pop_front();
@@ -225,8 +231,14 @@ impl Incidents {
     pub fn missed(&self, changes: u64) {
         let mut state = lock(&self.state);
         state.ring.retain(|incident| incident.replica.is_none());
-        // Who has seen all is told of so many, and what is left once more.
-        state.changes += changes + state.ring.len() as u64;
+        state.skip(changes);
+        self.tell(&state);
+    }
+
+    /// A change that another replica told is not understood here.
+    pub fn not_understood(&self) {
+        let mut state = lock(&self.state);
+        state.skip(1);
         self.tell(&state);
     }
 
@@ -269,11 +281,15 @@ impl Incidents {
     pub fn watch(self: &Arc<Self>) -> IncidentWatch {
         let state = lock(&self.state);
         let is_over = |incident: &Incident| incident.ended_unix_ms.is_some();
-        let name = |incident: &Incident| (incident.replica.clone(), incident.id, incident.started_unix_ms);
-        let over: HashSet<_> = state.ring.iter().filter(|one| is_over(one)).map(|one| name(one)).collect();
-        // What is open here is known better than from the ring.
-        let last_told = |one: &&Arc<Incident>| is_over(one) || one.replica.is_some() && !over.contains(&name(one));
-        let mut first: VecDeque<_> = state.ring.iter().filter(last_told).cloned().collect();
+        // What is open here is known better than from the ring. A replica has one
+        // of each kind open for a camera: the last that it told of.
+        let mut told = HashSet::new();
+        let last_told = |one: &&Arc<Incident>| {
+            let is_last = told.insert((one.replica.clone(), one.camera.clone(), one.kind));
+            is_over(one) || one.replica.is_some() && is_last
+        };
+        let mut first: VecDeque<_> = state.ring.iter().rev().filter(last_told).cloned().collect();
+        first.make_contiguous().reverse();
         let open = state.lasting.values().filter_map(|lasting| lasting.opened.clone());
         first.extend(open);
         first.make_contiguous().sort_by_key(|incident| (incident.started_unix_ms, incident.id));
@@ -419,8 +435,11 @@ mod tests {
         told(&clock.incidents, 1, "b", None);
         told(&clock.incidents, 2, "c", None);
         told(&clock.incidents, 1, "b", Some(START_MS + 5));
+        // Of a run that broke off: the next one tells of the same state anew.
+        told(&clock.incidents, 3, "d", None);
+        told(&clock.incidents, 1, "d", None);
         let mut watch = clock.incidents.watch();
-        assert_eq!(texts(&mut watch), ["a open", "b over", "c open"]);
+        assert_eq!(texts(&mut watch), ["a open", "b over", "d open", "c open"]);
         assert_eq!(clock.incidents.live(), 1, "here");
         told(&clock.incidents, 2, "c", Some(START_MS + 6));
         assert_eq!(texts(&mut watch), ["c over"]);
@@ -429,6 +448,8 @@ mod tests {
         clock.dark(31, &[]);
         assert_eq!(texts(&mut watch), ["a over"]);
         assert_eq!(texts(&mut clock.incidents.watch()), ["a over"]);
+        clock.incidents.not_understood();
+        assert_eq!(texts(&mut watch), ["gap 1", "a open", "a over"]);
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub async fn results(replicas: &Replicas, listener: &dyn Listener, max_bytes: us
 /// Hands incidents of other replicas to `listener` until `stop`, first those
 /// that the bus keeps.
 pub async fn incidents(replicas: &Replicas, listener: &dyn Listener, stop: &CancellationToken) {
-    keep_on(replicas, Hearing::Incidents { listener, last: 0 }, stop).await;
+    keep_on(replicas, Hearing::Incidents { listener, last: 0, made_unix_ns: None }, stop).await;
 }
 
 /// Keeps the directory until `stop`.
@@ -81,8 +81,9 @@ enum Hearing<'a> {
     },
     Incidents {
         listener: &'a dyn Listener,
-        /// Place on the bus of the newest one heard.
+        /// Place on the bus of the newest one heard, and when its stream was made.
         last: u64,
+        made_unix_ns: Option<i128>,
     },
     Cameras,
 }
@@ -99,7 +100,9 @@ impl Hearing<'_> {
     async fn hear(&mut self, replicas: &Replicas) -> Result<(), String> {
         match self {
             Self::Results { listener, max_bytes, last } => hear_results(replicas, *listener, *max_bytes, last).await,
-            Self::Incidents { listener, last } => hear_incidents(replicas, *listener, last).await,
+            Self::Incidents { listener, last, made_unix_ns } => {
+                hear_incidents(replicas, *listener, last, made_unix_ns).await
+            }
             Self::Cameras => hear_cameras(replicas).await,
         }
     }
@@ -184,23 +187,35 @@ async fn hear_results(
     pull_for_ever(&consumer, each, || replicas.set_unheard(RESULTS, None)).await
 }
 
-async fn hear_incidents(replicas: &Replicas, listener: &dyn Listener, last: &mut u64) -> Result<(), String> {
+async fn hear_incidents(
+    replicas: &Replicas,
+    listener: &dyn Listener,
+    last: &mut u64,
+    made_unix_ns: &mut Option<i128>,
+) -> Result<(), String> {
     let stream = replicas.context.get_stream(&replicas.names.incidents).await.map_err(text)?;
-    let state = &stream.cached_info().state;
-    if *last > state.last_sequence {
+    let info = stream.cached_info();
+    let (made, state) = (info.created.unix_timestamp_nanos(), &info.state);
+    if made_unix_ns.replace(made).is_some_and(|before| before != made) && *last > 0 {
         // The bus began anew; how much was lost with it is not known.
         listener.missed_incidents(1);
         *last = 0;
     }
     if *last > 0 && state.first_sequence > *last + 1 {
         listener.missed_incidents(state.first_sequence - *last - 1);
+        *last = state.first_sequence - 1;
     }
     let policy = DeliverPolicy::ByStartSequence { start_sequence: *last + 1 };
     let consumer = stream.create_consumer(reader(policy, replicas.names.incident.clone())).await.map_err(text)?;
     let each = |message: &Message, info: &async_nats::jetstream::message::Info<'_>| {
+        if *last > 0 && info.stream_sequence > *last + 1 {
+            listener.missed_incidents(info.stream_sequence - *last - 1);
+        }
         *last = info.stream_sequence;
-        if !is_own(replicas, message) {
-            listener.incident(teller(message), &message.payload);
+        let replica = teller(message);
+        // Also of an earlier run of this one, whose incidents are over.
+        if *replica != *replicas.settings.replica {
+            listener.incident(replica, &message.payload);
         }
     };
     pull_for_ever(&consumer, each, || replicas.set_unheard(INCIDENTS, None)).await

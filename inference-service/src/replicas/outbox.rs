@@ -27,6 +27,8 @@ pub struct Message {
     pub body: Bytes,
     /// When it was offered.
     pub at: Instant,
+    /// Whether it is worth something however late it comes.
+    pub lasts: bool,
 }
 
 impl Message {
@@ -142,7 +144,7 @@ impl Outbox {
 
     /// Whether `message` waited for too long: then it is counted so.
     pub fn drop_late(&self, message: &Message, now: Instant) -> bool {
-        let is_late = now.saturating_duration_since(message.at) > self.late;
+        let is_late = !message.lasts && now.saturating_duration_since(message.at) > self.late;
         if is_late {
             self.drop_one(&self.counts.late);
         }
@@ -209,7 +211,13 @@ mod tests {
     use super::*;
 
     fn message(number: u8, bytes: usize, at: Instant) -> Message {
-        Message { subject: "s".into(), id: number.to_string(), body: Bytes::from(vec![number; bytes]), at }
+        Message {
+            subject: "s".into(),
+            id: number.to_string(),
+            body: Bytes::from(vec![number; bytes]),
+            at,
+            lasts: false,
+        }
     }
 
     fn ids(messages: &[Message]) -> Vec<&str> {

@@ -23,6 +23,8 @@ const DUPLICATE_MARGIN: Duration = Duration::from_secs(60);
 
 /// Incidents that the bus keeps, each told when it opens and when it is over.
 const MAX_INCIDENTS: i64 = 512;
+/// Most that they may take, in bytes.
+const MAX_INCIDENT_BYTES: i64 = 4 << 20;
 
 /// Names on the bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +116,7 @@ pub async fn ensure(context: &Context, settings: &BusSettings, names: &Names) ->
         name: names.incidents.clone(),
         subjects: vec![names.incident.clone()],
         max_messages: MAX_INCIDENTS,
+        max_bytes: MAX_INCIDENT_BYTES,
         duplicate_window: results.duplicate_window,
         storage: StorageType::File,
         ..base.clone()

@@ -20,6 +20,11 @@ use crate::replicas::handover::TakenOver;
 const ABANDONED_AFTER: Duration = Duration::from_secs(2);
 
 impl Archive {
+    /// Whether another replica has `camera` now.
+    pub fn is_elsewhere(&self, camera: &Camera) -> bool {
+        self.replicas.as_ref().is_some_and(|replicas| is_elsewhere(replicas, camera, &camera.view()))
+    }
+
     /// Tells of `camera`, once a second, unless another replica has it. Never
     /// waits.
     pub fn tell<'a>(&self, camera: &Camera, incidents: impl IntoIterator<Item = &'a Incident>) {

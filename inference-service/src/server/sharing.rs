@@ -37,7 +37,7 @@ impl Listener for Audience {
         match wire::incident_elsewhere(body, replica) {
             Some(incident) => self.incidents.heard(incident),
             // Of a newer replica: this one cannot tell what it is.
-            None => self.incidents.missed(1),
+            None => self.incidents.not_understood(),
         }
     }
 

@@ -6,7 +6,9 @@ use e2e::pair::Inference;
 use e2e::program::are_installed;
 use e2e::wait::{answered, until};
 use flatframe_shared::r#gen::v1::watch_incidents_response::Message;
-use flatframe_shared::r#gen::v1::{Incident, IncidentKind, WatchIncidentsRequest, WatchIncidentsResponse};
+use flatframe_shared::r#gen::v1::{
+    Incident, IncidentKind, ListCamerasRequest, WatchIncidentsRequest, WatchIncidentsResponse,
+};
 use tonic::Streaming;
 
 use crate::replica::{BUS_PATIENCE, Client, bus_of, client, config, start};
@@ -92,4 +94,28 @@ async fn any_replica_tells_incidents_of_all() {
     for service in [a, b, c] {
         service.stop().await.expect("stops");
     }
+}
+
+/// A camera that went to another replica is not offline at the one that it left.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_moved_is_not_offline() {
+    if !are_installed("who_moved_is_not_offline", &[PROGRAM]) {
+        return;
+    }
+    let nats = Nats::start().await.expect("a server");
+    let (a, b) = (replica(&nats, "a").await, replica(&nats, "b").await);
+    let asked = client(&a).await;
+    Sender::open(&a, "door", 1).await.close().await;
+    let mut moved = Sender::open(&b, "door", 2).await;
+    Sender::open(&a, "yard", 1).await.close().await;
+    let is_so = async || {
+        moved.send(1).await;
+        let open = asked.clone().list_cameras(ListCamerasRequest {}).await.expect("an answer").into_inner().cameras;
+        let offline: Vec<_> = a.sources.incidents.open_by_camera().into_keys().map(|id| id.to_string()).collect();
+        (open.len() == 2 && offline == ["yard"]).then_some(())
+    };
+    answered("only who is gone is offline", BUS_PATIENCE, is_so).await;
+    moved.close().await;
+    a.stop().await.expect("stops");
+    b.stop().await.expect("stops");
 }

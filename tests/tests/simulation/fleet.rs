@@ -26,7 +26,7 @@ use crate::network::{PORT, SimConnect};
 use crate::run::panics;
 use crate::scenario::{CameraDraw, ServerDraw};
 use crate::sender::{SenderSite, Way};
-use crate::server::ServerSite;
+use crate::server::{ServerRun, ServerSite};
 
 /// Cameras, each in a box of its own.
 pub const CAMERAS: usize = 1000;
@@ -109,7 +109,8 @@ struct Replica {
     site: Arc<ServerSite>,
     /// Whether cameras reach it.
     is_cut_off: bool,
-    /// Connections that its run had accepted when last looked.
+    /// The run that was looked at last, and what it had accepted then.
+    looked_at: Option<Arc<ServerRun>>,
     accepted: u64,
     /// Most that it accepted in a second of this phase.
     most_accepted: u64,
@@ -200,6 +201,9 @@ impl Fleet {
         let served = self.until_served()?;
         let phase = self.end("the zone is back", served)?;
         phase.has_lost_nothing()?;
+        if phase.streams.1 == 0 {
+            return Err(format!("no camera came back to some replica: {phase}"));
+        }
 
         self.begin();
         for number in 0..REPLICAS {
@@ -426,7 +430,7 @@ impl Replica {
             move || site.clone().run()
         });
         let address = SocketAddr::new(sim.lookup(host.as_str()), PORT);
-        Self { host, address, site, is_cut_off: false, accepted: 0, most_accepted: 0 }
+        Self { host, address, site, is_cut_off: false, looked_at: None, accepted: 0, most_accepted: 0 }
     }
 
     /// Streams that it serves.
@@ -436,11 +440,12 @@ impl Replica {
 
     /// Counts what was accepted since the last look, a second ago.
     fn look(&mut self) {
-        let accepted = self.site.current().map_or(0, |run| run.connections.accepted.load(Relaxed));
-        // A new run begins at nothing.
-        let since = accepted.checked_sub(self.accepted).unwrap_or(accepted);
-        self.most_accepted = self.most_accepted.max(since);
-        self.accepted = accepted;
+        let Some(run) = self.site.current() else { return };
+        let accepted = run.connections.accepted.load(Relaxed);
+        let is_same = self.looked_at.as_ref().is_some_and(|before| Arc::ptr_eq(before, &run));
+        let before = if is_same { self.accepted } else { 0 };
+        self.most_accepted = self.most_accepted.max(accepted - before);
+        (self.looked_at, self.accepted) = (Some(run), accepted);
     }
 }
 
