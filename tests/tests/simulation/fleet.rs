@@ -4,9 +4,11 @@
 //! every replica is replaced, one after the other. The way to the servers, the
 //! senders and the replicas are the real ones; workers take simulated time.
 
-use std::fmt;
-use std::io;
-use std::net::SocketAddr;
+#[path = "fleet/phase.rs"]
+mod phase;
+#[path = "fleet/sites.rs"]
+mod sites;
+
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -14,39 +16,27 @@ use std::time::{Duration, SystemTime};
 use flatframe_shared::ledger::IngestCounts;
 use flatframe_shared::outcome::Outcome;
 use flatframe_shared::shutdown::SHUTDOWN_DEADLINE;
-use ingest_service::config::ServerConfig;
-use ingest_service::send::route::Route;
-use ingest_service::send::servers::directory::Resolve;
 use ingest_service::send::servers::{MoveReason, Servers};
-use ingest_service::source::BoxFuture;
-use tokio::task::JoinSet;
 use turmoil::Sim;
 
-use crate::network::{PORT, SimConnect};
+use self::phase::Phase;
+use self::sites::{BOX_HOSTS, MAX_STREAMS, Name, RETURN, Replica, analyzed, box_host, camera, run_all, way};
+use crate::network::SimConnect;
 use crate::run::panics;
-use crate::scenario::{CameraDraw, ServerDraw};
-use crate::sender::{SenderSite, Way};
-use crate::server::{ServerRun, ServerSite};
+use crate::sender::SenderSite;
 
 /// Cameras, each in a box of its own.
-pub const CAMERAS: usize = 1000;
+const CAMERAS: usize = 1000;
 /// Replicas.
-pub const REPLICAS: usize = 20;
+const REPLICAS: usize = 20;
 /// Zones that they are spread over, in turn.
-pub const ZONES: usize = 3;
-/// Streams of a replica: with a zone lost there is room for all cameras.
-const MAX_STREAMS: usize = 100;
-/// Hosts that the boxes share: a host of its own for each would be simulated
-/// for each step.
-const BOX_HOSTS: usize = 16;
+const ZONES: usize = 3;
 /// Length of a simulated step.
 const STEP: Duration = Duration::from_millis(10);
 /// Steps between two looks at the laws.
 const STEPS_TO_LAWS: u64 = 10;
 /// The name says so long after a replica was lost that it is not there.
 const NAME_LAGS: Duration = Duration::from_secs(10);
-/// `server.return_s` of every box.
-const RETURN: Duration = Duration::from_secs(30);
 /// Every camera is served again within this, whatever happened to its replica.
 const SERVED_WITHIN: Duration = Duration::from_secs(10);
 /// Nothing is done to the fleet for so long.
@@ -59,25 +49,6 @@ const ATTEMPTS_PER_STREAM: u64 = 2;
 /// A replica is asked for at most so many connections in a second: as many as it
 /// has streams for.
 const ACCEPTED_PER_SECOND: u64 = MAX_STREAMS as u64;
-
-/// What a phase cost.
-struct Phase {
-    /// Its name.
-    name: &'static str,
-    /// At its end, how long it took until half, 99 % and all cameras had a new
-    /// result.
-    served: [Duration; 3],
-    /// Streams that had to be opened.
-    opened: u64,
-    /// Connections that were tried.
-    attempts: u64,
-    /// Most that one replica accepted in a second.
-    accepted_per_second: u64,
-    /// Most and fewest streams of a replica that serves.
-    streams: (usize, usize),
-    /// Frames lost.
-    lost: u64,
-}
 
 /// Runs the fleet; prints what each phase cost.
 ///
@@ -103,45 +74,11 @@ struct Fleet {
     since: Since,
 }
 
-struct Replica {
-    host: String,
-    address: SocketAddr,
-    site: Arc<ServerSite>,
-    /// Whether cameras reach it.
-    is_cut_off: bool,
-    /// The run that was looked at last, and what it had accepted then.
-    looked_at: Option<Arc<ServerRun>>,
-    accepted: u64,
-    /// Most that it accepted in a second of this phase.
-    most_accepted: u64,
-}
-
 #[derive(Default)]
 struct Since {
     opened: u64,
     attempts: u64,
     lost: u64,
-}
-
-/// The name of all replicas, as a headless Service gives it.
-#[derive(Debug, Default, Clone)]
-struct Name(Arc<Mutex<Vec<SocketAddr>>>);
-
-impl Resolve for Name {
-    fn look_up(&self, _host: String, _port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
-        let addresses = self.0.lock().expect("no panic").clone();
-        Box::pin(async { Ok(addresses) })
-    }
-}
-
-impl Name {
-    fn add(&self, address: SocketAddr) {
-        self.0.lock().expect("no panic").push(address);
-    }
-
-    fn remove(&self, address: SocketAddr) {
-        self.0.lock().expect("no panic").retain(|known| *known != address);
-    }
 }
 
 impl Fleet {
@@ -400,114 +337,5 @@ impl Fleet {
             }
         }
         Ok(())
-    }
-}
-
-impl Phase {
-    fn has_lost_nothing(&self) -> Result<(), String> {
-        if self.lost > 0 { Err(format!("frames were lost: {self}")) } else { Ok(()) }
-    }
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, served: [half, most, all], opened, attempts, accepted_per_second, streams, lost } = self;
-        let (most_streams, fewest_streams) = streams;
-        write!(
-            f,
-            "{name}: new results for half of the cameras after {half:?}, for 99 % after {most:?}, for all after \
-             {all:?}; {opened} streams opened with {attempts} connections, at one replica at most \
-             {accepted_per_second} in a second; {fewest_streams} to {most_streams} streams at each; {lost} frames lost"
-        )
-    }
-}
-
-impl Replica {
-    fn start(number: usize, sim: &mut Sim<'static>) -> Self {
-        let (host, site) = (format!("replica-{number}"), ServerSite::new(server()));
-        sim.host(host.as_str(), {
-            let site = site.clone();
-            move || site.clone().run()
-        });
-        let address = SocketAddr::new(sim.lookup(host.as_str()), PORT);
-        Self { host, address, site, is_cut_off: false, looked_at: None, accepted: 0, most_accepted: 0 }
-    }
-
-    /// Streams that it serves.
-    fn streams(&self) -> usize {
-        self.site.current().filter(|run| run.is_alive()).map_or(0, |run| run.intake.streams())
-    }
-
-    /// Counts what was accepted since the last look, a second ago.
-    fn look(&mut self) {
-        let Some(run) = self.site.current() else { return };
-        let accepted = run.connections.accepted.load(Relaxed);
-        let is_same = self.looked_at.as_ref().is_some_and(|before| Arc::ptr_eq(before, &run));
-        let before = if is_same { self.accepted } else { 0 };
-        self.most_accepted = self.most_accepted.max(accepted - before);
-        (self.looked_at, self.accepted) = (Some(run), accepted);
-    }
-}
-
-fn analyzed(site: &ServerSite, camera: &str) -> u64 {
-    site.counts(camera).answered(Outcome::Analyzed)
-}
-
-fn box_host(number: usize) -> String {
-    format!("boxes-{number}")
-}
-
-/// All boxes of a host, until all have stopped.
-async fn run_all(sites: Vec<Arc<SenderSite>>) -> turmoil::Result {
-    let mut running = JoinSet::new();
-    for site in sites {
-        running.spawn_local(site.run());
-    }
-    while let Some(ended) = running.join_next().await {
-        ended??;
-    }
-    Ok(())
-}
-
-/// As a box with one camera finds its way; what it knows of the servers is
-/// added to `all`.
-fn way(name: &Name, connect: &Arc<SimConnect>, all: &Arc<Mutex<Vec<Servers>>>) -> Way {
-    let (name, connect, all) = (name.clone(), connect.clone(), all.clone());
-    Box::new(move |plan, terms, connections| {
-        let config = ServerConfig { return_s: RETURN.as_secs(), ..ServerConfig::at(format!("http://replicas:{PORT}")) };
-        let resolver = Arc::new(name.clone());
-        let servers = Servers::new(&config, connect.clone(), resolver, connections.clone()).expect("an address");
-        all.lock().expect("no panic").push(servers.clone());
-        Box::new(Route::new(servers, plan.id.clone(), plan.fps, terms.clone()))
-    })
-}
-
-/// Each camera: a picture every two seconds.
-fn camera() -> CameraDraw {
-    CameraDraw {
-        fps: 0.5,
-        ttl: Duration::from_secs(5),
-        jpeg_bytes: 100..200,
-        look: Duration::from_millis(20),
-        prepare: Duration::from_millis(10),
-        mailbox_frames: 1,
-        mailbox_bytes: 1000,
-        max_in_flight: 2,
-        broken_every: u32::MAX,
-    }
-}
-
-/// Each replica: more than enough for its cameras, so that what is seen is
-/// their way and not its queue.
-fn server() -> ServerDraw {
-    ServerDraw {
-        workers: 2,
-        look: Duration::from_millis(5),
-        service: Duration::from_millis(5)..Duration::from_millis(15),
-        slow_every: u32::MAX,
-        fail_every: u32::MAX,
-        window: 2,
-        max_streams: MAX_STREAMS,
-        max_cameras: CAMERAS,
     }
 }
