@@ -7,11 +7,11 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use flatframe_engine::InputShape;
 use flatframe_shared::convert;
 use flatframe_shared::frame::{PictureSize, Rotation};
 use flatframe_shared::r#gen::v1;
 use flatframe_shared::jpeg;
-use inference_service::vision::engine::InputShape;
 use inference_service::vision::models::manifest::{DetectorOutput, Manifest, is_plain_name};
 use inference_service::vision::postprocess::{Decoder, Limits, select};
 use inference_service::vision::{Fit, VisionMemory};

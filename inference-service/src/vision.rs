@@ -2,8 +2,8 @@
 //!
 //! In reading order: the words (here), what an operator sets ([`VisionConfig`]),
 //! who does the work ([`Analyzer`], [`AnalyzerState`]), then the steps in the
-//! order of a frame: `decode`, `preprocess`, `engine`, `postprocess`, `gender`;
-//! at load: `models`, `self_test`.
+//! order of a frame: `decode`, `preprocess`, the engine ([`flatframe_engine`], or
+//! `stub`), `postprocess`, `gender`; at load: `models`, `self_test`.
 //!
 //! Knows nothing of cameras, streams, deadlines or results; holds no async.
 //! Coordinates everywhere are pixels of the upright picture, continuous: the
@@ -19,11 +19,13 @@ mod config;
 
 mod decode;
 mod detect;
-pub mod engine;
 mod gender;
 mod look;
 pub mod postprocess;
 mod preprocess;
+mod sample;
+mod shape;
+mod stub;
 
 pub mod models;
 mod self_test;

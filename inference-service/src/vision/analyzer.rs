@@ -7,19 +7,20 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use flatframe_engine::onnx::OnnxEngine;
+use flatframe_engine::{Engine, EngineError, EngineMemory, InputShape};
 use flatframe_shared::frame::{PictureSize, Rotation};
 
 use super::decode::{JpegDecoder, Upright};
 use super::detect::{Detector, DetectorState, Plan};
-use super::engine::onnx::OnnxEngine;
-use super::engine::stub::{self, StubEngine};
-use super::engine::{Engine, EngineError, EngineMemory, InputShape};
 use super::gender::{GenderClassifier, GenderState};
 use super::models::manifest::{DetectorManifest, DetectorThresholds, GenderManifest, InputSpec};
 use super::models::{self, Model};
 use super::postprocess::{Decoder, Limits};
 use super::preprocess::Normalizer;
 use super::self_test;
+use super::shape::{input_shape, picture_size};
+use super::stub::{self, StubEngine};
 use super::{
     Analysis, AnalyzeError, Face, GenderEstimate, InvalidSetting, Look, ModelError, StubEngineConfig, Timings,
     VisionConfig, VisionMemory,
@@ -81,7 +82,7 @@ impl Analyzer {
         let input = stub::input();
         let mut plans = Vec::new();
         for size in input_sizes(config, "stub", &input)? {
-            let shape = InputShape::new(input.colour.channels(), size);
+            let shape = input_shape(input.colour.channels(), size);
             let engine = StubEngine::new(stub, shape);
             let decoder = Decoder::new(&stub::output(), shape, engine.output_shapes())
                 .expect("the stub answers in the layout that it names");
@@ -145,7 +146,7 @@ impl Analyzer {
             analysis.and_then(|analysis| self_test::check(&analysis)).map_err(|reason| ModelError::SelfTest {
                 detector: self.detector_name().into(),
                 gender: self.gender_name().unwrap_or_default().into(),
-                reason: format!("input {}: {reason}", self.loaded.detector.plans()[plan].shape.size()),
+                reason: format!("input {}: {reason}", picture_size(self.loaded.detector.plans()[plan].shape)),
             })?;
         }
         Ok(())
@@ -231,7 +232,7 @@ fn load_detector(model: &Model<DetectorManifest>, config: &VisionConfig) -> Resu
     let names = Decoder::output_names(&manifest.output);
     let mut plans = Vec::new();
     for size in input_sizes(config, name, &manifest.input)? {
-        let shape = InputShape::new(manifest.input.colour.channels(), size);
+        let shape = input_shape(manifest.input.colour.channels(), size);
         let engine = load_engine(name, onnx, shape, &names)?;
         let decoder = Decoder::new(&manifest.output, shape, engine.output_shapes()).map_err(invalid)?;
         plans.push(Plan { shape, engine: Box::new(engine), decoder });
@@ -266,7 +267,7 @@ fn limits(config: &VisionConfig, score: f32, nms_iou: f32) -> Limits {
 
 fn load_gender(model: &Model<GenderManifest>, config: &VisionConfig) -> Result<(String, GenderClassifier), ModelError> {
     let Model { name, manifest, onnx } = model;
-    let shape = InputShape::new(manifest.input.colour.channels(), manifest.input.size.0);
+    let shape = input_shape(manifest.input.colour.channels(), manifest.input.size.0);
     let output = GenderClassifier::output_name(&manifest.output);
     let engine = load_engine(name, onnx, shape, &[output])?;
     let min_probability = config.gender_threshold.unwrap_or(manifest.thresholds.probability);

@@ -54,6 +54,7 @@ impl<'a> Upright<'a> {
             Rotation::Clockwise270 => (width - 1, width, -1),
         };
         assert_eq!(rgb.len() as u64, 3 * stored.pixels(), "the pixels are those of the size");
+        assert!(i32::try_from(rgb.len()).is_ok(), "no picture is as large as two gigabytes");
         Self { rgb, stored, rotation, origin, step_x, step_y }
     }
 
@@ -74,6 +75,12 @@ impl<'a> Upright<'a> {
         let at = 3 * (self.origin + x as isize * self.step_x + y as isize * self.step_y) as usize;
         let pixel = &self.rgb[at..at + 3];
         [pixel[0], pixel[1], pixel[2]]
+    }
+
+    /// The stored bytes, and which stored pixel (x, y) is: the first, plus so
+    /// many for each step to the right and down.
+    pub fn layout(&self) -> (&'a [u8], i32, [i32; 2]) {
+        (self.rgb, self.origin as i32, [self.step_x as i32, self.step_y as i32])
     }
 
     /// Row `y` as interleaved RGB; `turned` is scratch for pictures that are

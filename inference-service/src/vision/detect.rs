@@ -2,13 +2,14 @@
 //!
 //! Must not decode pictures and must not know what is done with the faces.
 
+use flatframe_engine::{Engine, EngineError, EngineState, InputShape};
 use flatframe_shared::frame::PictureSize;
 
 use super::Face;
 use super::decode::Upright;
-use super::engine::{Engine, EngineError, EngineState, InputShape};
 use super::postprocess::{Candidate, Decoder, Limits, select};
 use super::preprocess::{Normalizer, Preprocessor};
+use super::shape::picture_size;
 
 /// A detector loaded for one or more input sizes.
 pub struct Detector {
@@ -49,7 +50,7 @@ impl Detector {
     /// Index of the plan that shrinks a picture of `size` least; among equals
     /// the smallest, because it is the fastest.
     pub fn plan_for(&self, size: PictureSize) -> usize {
-        best_plan(self.plans.iter().map(|plan| plan.shape.size()), size)
+        best_plan(self.plans.iter().map(|plan| picture_size(plan.shape)), size)
     }
 
     /// A state of its own for one worker.
@@ -85,7 +86,7 @@ impl Detector {
     /// Most scratch that one state takes for pictures up to `max_picture`, in
     /// bytes.
     pub fn max_scratch_bytes(&self, max_picture: PictureSize) -> u64 {
-        let fits = self.plans.iter().map(|plan| Preprocessor::max_bytes(max_picture, plan.shape.size()));
+        let fits = self.plans.iter().map(|plan| Preprocessor::max_bytes(max_picture, picture_size(plan.shape)));
         fits.max().unwrap_or(0) + (self.max_candidates() * size_of::<Candidate>()) as u64
     }
 }

@@ -4,7 +4,8 @@
 //! Pure: no engine, no I/O, no async. Coordinates that are not finite, or far
 //! from any picture, never become a face.
 
-use super::engine::{EngineError, InputShape};
+use flatframe_engine::{EngineError, InputShape};
+
 use super::models::manifest::DetectorOutput;
 use super::preprocess::Fit;
 use super::{Bounds, Face, Point};

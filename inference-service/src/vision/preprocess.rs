@@ -4,12 +4,13 @@
 //! Pure: no engine, no I/O, no async. Buffers are kept to reuse their
 //! allocation.
 
+use flatframe_engine::InputShape;
 use flatframe_shared::frame::PictureSize;
 use flatframe_shared::resize::RgbResizer;
 
 use super::decode::Upright;
-use super::engine::InputShape;
 use super::models::manifest::{Colour, InputSpec};
+use super::shape::picture_size;
 use super::{Bounds, Point};
 
 /// How a picture lies in the model's input.
@@ -108,7 +109,7 @@ pub struct Preprocessor {
 impl Preprocessor {
     /// Writes the picture into `input`, which has `shape`.
     pub fn fit(&mut self, picture: &Upright, normalizer: &Normalizer, shape: InputShape, input: &mut [f32]) -> Fit {
-        let fit = Fit { picture: picture.size(), fitted: picture.size().fitted(shape.size()) };
+        let fit = Fit { picture: picture.size(), fitted: picture.size().fitted(picture_size(shape)) };
         if fit.fitted == fit.picture {
             write_planes(picture, normalizer, shape, &mut self.row, input);
             return fit;
@@ -242,7 +243,7 @@ mod tests {
             let stored = PictureSize::new(width, height);
             let rgb = vec![255; 3 * stored.pixels() as usize];
             let (fit, input) = fit(&rgb, stored, Rotation::None, Colour::Grey, shape);
-            prop_assert!(fit.fitted.fits(shape.size()) && fit.fitted.fits(stored));
+            prop_assert!(fit.fitted.fits(picture_size(shape)) && fit.fitted.fits(stored));
             prop_assert!(input.iter().all(|value| value.is_finite()));
             let white = input.iter().filter(|&&value| (value - 2.05).abs() < 0.02).count();
             prop_assert_eq!(white as u64, fit.fitted.pixels());

@@ -2,8 +2,8 @@
 """Compares the raw outputs of our engine with ONNX Runtime's, for every manifest with weights at hand.
 
     pip install onnxruntime numpy pillow
-    cargo build --release -p inference-service --example engine_outputs
-    python inference-service/benches/engine_equals_ort.py [PICTURES]
+    cargo build --release -p flatframe-engine --example outputs
+    python inference-service/engine/benches/equals_ort.py [PICTURES]
 
 Takes PICTURES (100) pictures from ../shared/data, evenly from all sets. Both sides get the same input
 tensors, so that neither decoding nor resizing is compared. Prints, for each output, the greatest
@@ -21,9 +21,9 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-SERVICE = Path(__file__).resolve().parents[1]
+SERVICE = Path(__file__).resolve().parents[2]
 SHARED = SERVICE.parents[1] / "shared"
-OURS = SERVICE.parent / "target/release/examples/engine_outputs"
+OURS = SERVICE.parent / "target/release/examples/outputs"
 
 
 def pictures(count):

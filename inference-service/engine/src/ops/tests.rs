@@ -13,8 +13,8 @@ use tract_onnx::tract_core::ops::nn::DataFormat;
 use super::dense::Dense;
 use super::depthwise::Depthwise;
 use super::{Level, rewrite};
-use crate::vision::engine::onnx::{self, OnnxEngine};
-use crate::vision::engine::{Engine, InputShape};
+use crate::onnx::{self, OnnxEngine};
+use crate::{Engine, InputShape};
 
 /// A convolution with what may follow it.
 #[derive(Debug, Clone, Copy)]
@@ -134,7 +134,7 @@ fn outputs_of(onnx: &[u8], input: InputShape, names: &[String], level: Option<Le
 #[test]
 fn whole_models_equal_those_of_tract() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (embedded, shared) = (folder.join("models"), folder.join("../../shared/models"));
+    let (embedded, shared) = (folder.join("../models"), folder.join("../../../shared/models"));
     let yunet: Vec<String> = ["cls", "obj", "bbox", "kps"]
         .iter()
         .flat_map(|name| [8, 16, 32].map(|stride| format!("{name}_{stride}")))

@@ -2,8 +2,8 @@
 """Times our engine and ONNX Runtime in turns, one thread each, so that both see the same machine.
 
     pip install onnxruntime numpy
-    cargo build --release -p inference-service --example engine_speed
-    python inference-service/benches/engine_vs_ort.py [ROUNDS [SECONDS]]
+    cargo build --release -p flatframe-engine --example speed
+    python inference-service/engine/benches/vs_ort.py [ROUNDS [SECONDS]]
 
 Each round times every model with ONNX Runtime, with tract's own operators and with ours, for SECONDS
 (0.5) each, and takes the time that a tenth of the runs stays below: on a machine shared with others the
@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-SERVICE = Path(__file__).resolve().parents[1]
+SERVICE = Path(__file__).resolve().parents[2]
 YUNET = SERVICE.parents[1] / "shared/models/yunet_n_dynamic.onnx"
-OURS = SERVICE.parent / "target/release/examples/engine_speed"
+OURS = SERVICE.parent / "target/release/examples/speed"
 MODELS = [
     (SERVICE / "models/flatface-det.onnx", (3, 256, 320)),
     (SERVICE / "models/flatface-gender.onnx", None),

@@ -2,12 +2,13 @@
 //! shape, shared by all workers; an [`EngineState`] is one worker's own.
 //!
 //! Knows tensors only: no picture, no face, no file. Batch is always 1.
-
-use flatframe_shared::frame::PictureSize;
+//!
+//! A crate of its own because tract takes long to compile and this changes
+//! rarely, and because its kernels have to be compiled for speed in every
+//! profile: all frames go through them.
 
 pub mod onnx;
 mod ops;
-pub mod stub;
 
 /// An engine could not load a model or run it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,20 +27,10 @@ pub struct InputShape {
 }
 
 impl InputShape {
-    /// The shape of pictures of `size` in `channels`.
-    pub const fn new(channels: usize, size: PictureSize) -> Self {
-        Self { channels, height: size.height_px as usize, width: size.width_px as usize }
-    }
-
     /// Number of values.
     #[expect(clippy::len_without_is_empty, reason = "an input is never empty")]
     pub const fn len(self) -> usize {
         self.channels * self.height * self.width
-    }
-
-    /// Width and height as a picture has them.
-    pub const fn size(self) -> PictureSize {
-        PictureSize::new(self.width as u32, self.height as u32)
     }
 }
 

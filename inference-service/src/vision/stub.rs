@@ -6,9 +6,9 @@
 
 use std::time::{Duration, Instant};
 
+use flatframe_engine::{Engine, EngineError, EngineMemory, EngineState, InputShape};
 use flatframe_shared::frame::PictureSize;
 
-use super::{Engine, EngineError, EngineMemory, EngineState, InputShape};
 use crate::vision::config::{SizeText, StubEngineConfig, StubWaitPolicy};
 use crate::vision::models::manifest::{Colour, DetectorOutput, InputSpec, SideRange};
 

@@ -1,15 +1,15 @@
 //! Raw outputs of a model for given inputs, to compare with another runtime:
-//! `benches/engine_equals_ort.py` does.
+//! `benches/equals_ort.py` does.
 //!
-//!     engine_outputs MODEL:CHANNELSxHEIGHTxWIDTH:OUTPUT,... INPUTS OUTPUTS
+//!     outputs MODEL:CHANNELSxHEIGHTxWIDTH:OUTPUT,... INPUTS OUTPUTS
 //!
 //! INPUTS and OUTPUTS are files of little-endian 32-bit floats: all inputs one
 //! after the other; for each input all outputs in the order of their names.
 
 use std::io::Write;
 
-use inference_service::vision::engine::onnx::OnnxEngine;
-use inference_service::vision::engine::{Engine, InputShape};
+use flatframe_engine::onnx::OnnxEngine;
+use flatframe_engine::{Engine, InputShape};
 
 fn main() {
     let [model, inputs, outputs] = std::env::args().skip(1).collect::<Vec<_>>().try_into().expect("three arguments");

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{DimLike, TractErrorContext};
 
-use super::ops::{self, Level};
-use super::{Engine, EngineError, EngineMemory, EngineState, InputShape};
+use crate::ops::{self, Level};
+use crate::{Engine, EngineError, EngineMemory, EngineState, InputShape};
 
 // The four figures below bound what `examples/analyze.rs` showed with glibc for
 // YuNet-n, flatface-det and UltraFace at 320x192 to 1280x704.
@@ -61,7 +61,7 @@ impl OnnxEngine {
     }
 
     /// With own operators at `level`, or with tract's only.
-    pub(super) fn load_plan(
+    pub(crate) fn load_plan(
         onnx: &[u8],
         input: InputShape,
         outputs: &[String],
@@ -88,7 +88,7 @@ impl OnnxEngine {
 }
 
 /// The model as the file has it, for one input shape.
-pub(super) fn read(onnx: &[u8], input: InputShape, outputs: &[String]) -> TractResult<TypedModel> {
+pub(crate) fn read(onnx: &[u8], input: InputShape, outputs: &[String]) -> TractResult<TypedModel> {
     // Exporters write shapes of one size into dynamic files (YuNet); tract
     // infers better ones from the input.
     let mut model = tract_onnx::onnx()

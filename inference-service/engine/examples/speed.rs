@@ -1,16 +1,16 @@
 //! Milliseconds per run of models, one thread, with tract's own operators and
 //! with ours. Prints one line for each; judges nothing.
 //!
-//!     cargo run --release -p inference-service --example engine_speed -- --seconds 2
+//!     cargo run --release -p flatframe-engine --example speed -- --seconds 2
 //!
 //! More models: `--model FILE:CHANNELSxHEIGHTxWIDTH:OUTPUT,...`, with names of
-//! outputs as the file has them. `benches/engine_vs_ort.py` runs this beside
+//! outputs as the file has them. `benches/vs_ort.py` runs this beside
 //! ONNX Runtime, in turns. `--ops own` or `--ops tract` runs one of the two.
 
 use std::time::{Duration, Instant};
 
-use inference_service::vision::engine::onnx::{OnnxEngine, OpsPolicy};
-use inference_service::vision::engine::{Engine, InputShape};
+use flatframe_engine::onnx::{OnnxEngine, OpsPolicy};
+use flatframe_engine::{Engine, InputShape};
 
 struct Model {
     name: String,
@@ -88,7 +88,7 @@ fn run(engine: &OnnxEngine, duration: Duration) -> (Vec<Duration>, u64) {
 /// The embedded models, at the sizes at which the service runs them.
 fn embedded() -> Vec<Model> {
     ["flatface-det.onnx:3x256x320:head_8,head_16,head_32", "flatface-gender.onnx:3x48x48:male_logit"]
-        .map(|file| model(&format!("{}/models/{file}", env!("CARGO_MANIFEST_DIR"))))
+        .map(|file| model(&format!("{}/../models/{file}", env!("CARGO_MANIFEST_DIR"))))
         .into()
 }
 
