@@ -2,7 +2,7 @@
 """Compares the raw outputs of our engine with ONNX Runtime's, for every manifest with weights at hand.
 
     pip install onnxruntime numpy pillow
-    cargo build --release -p flatframe-engine --example outputs
+    cargo build --release -p flatframe-engine --example engine_outputs
     python inference-service/engine/benches/equals_ort.py [PICTURES]
 
 Takes PICTURES (100) pictures from ../shared/data, evenly from all sets. Both sides get the same input
@@ -23,7 +23,7 @@ from PIL import Image
 
 SERVICE = Path(__file__).resolve().parents[2]
 SHARED = SERVICE.parents[1] / "shared"
-OURS = SERVICE.parent / "target/release/examples/outputs"
+OURS = SERVICE.parent / "target/release/examples/engine_outputs"
 
 
 def pictures(count):

@@ -2,7 +2,7 @@
 """Times our engine and ONNX Runtime in turns, one thread each, so that both see the same machine.
 
     pip install onnxruntime numpy
-    cargo build --release -p flatframe-engine --example speed
+    cargo build --release -p flatframe-engine --example engine_speed
     python inference-service/engine/benches/vs_ort.py [ROUNDS [SECONDS]]
 
 Each round times every model with ONNX Runtime, with tract's own operators and with ours, for SECONDS
@@ -23,7 +23,7 @@ import onnxruntime
 
 SERVICE = Path(__file__).resolve().parents[2]
 YUNET = SERVICE.parents[1] / "shared/models/yunet_n_dynamic.onnx"
-OURS = SERVICE.parent / "target/release/examples/speed"
+OURS = SERVICE.parent / "target/release/examples/engine_speed"
 MODELS = [
     (SERVICE / "models/flatface-det.onnx", (3, 256, 320)),
     (SERVICE / "models/flatface-gender.onnx", None),

@@ -12,7 +12,7 @@ use tract_onnx::tract_hir::internal::{DimLike, TractErrorContext};
 use crate::ops::{self, Level};
 use crate::{Engine, EngineError, EngineMemory, EngineState, InputShape};
 
-// The four figures below bound what `examples/analyze.rs` showed with glibc for
+// The four figures below bound what inference-service's `examples/analyze.rs` showed with glibc for
 // YuNet-n, flatface-det and UltraFace at 320x192 to 1280x704.
 
 /// What tract takes once: its code, operator tables, what parsing leaves.

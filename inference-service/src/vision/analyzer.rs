@@ -124,16 +124,23 @@ impl Analyzer {
     /// Bounds of the memory that analysis takes.
     pub fn memory(&self) -> VisionMemory {
         let Loaded { detector, gender, max_picture, .. } = &*self.loaded;
-        let gender = gender.iter().map(|(_, classifier)| classifier.engine().memory());
-        let engines: Vec<EngineMemory> =
-            detector.plans().iter().map(|plan| plan.engine.memory()).chain(gender).collect();
+        let classifier = gender.as_ref().map(|(_, classifier)| classifier);
+        let engines: Vec<EngineMemory> = detector
+            .plans()
+            .iter()
+            .map(|plan| &*plan.engine)
+            .chain(classifier.map(|classifier| classifier.engine()))
+            .map(|engine| engine.memory())
+            .collect();
         let sum = |of: fn(&EngineMemory) -> u64| engines.iter().map(of).sum::<u64>();
         let max = |of: fn(&EngineMemory) -> u64| engines.iter().map(of).max().unwrap_or(0);
         VisionMemory {
             model_bytes: max(|engine| engine.process_bytes) + sum(|engine| engine.model_bytes),
             // A worker runs one engine at a time.
             state_bytes_per_worker: sum(|engine| engine.held_bytes) + max(|engine| engine.running_bytes),
-            scratch_bytes_per_worker: JpegDecoder::max_bytes(*max_picture) + detector.max_scratch_bytes(*max_picture),
+            scratch_bytes_per_worker: JpegDecoder::max_bytes(*max_picture)
+                + detector.max_scratch_bytes(*max_picture)
+                + classifier.map_or(0, GenderClassifier::max_scratch_bytes),
         }
     }
 

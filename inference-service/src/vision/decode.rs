@@ -37,24 +37,24 @@ pub struct Upright<'a> {
     rgb: &'a [u8],
     stored: PictureSize,
     rotation: Rotation,
-    origin: isize,
-    step_x: isize,
-    step_y: isize,
+    origin: i32,
+    step_x: i32,
+    step_y: i32,
 }
 
 impl<'a> Upright<'a> {
     /// A view of `rgb`, which holds `3 * stored` bytes row by row, turned
     /// clockwise by `rotation`.
     pub fn new(rgb: &'a [u8], stored: PictureSize, rotation: Rotation) -> Self {
-        let (width, height) = (stored.width_px as isize, stored.height_px as isize);
+        assert_eq!(rgb.len() as u64, 3 * stored.pixels(), "the pixels are those of the size");
+        assert!(i32::try_from(rgb.len()).is_ok(), "sides are limited to 8192 pixels, which makes 201 MB");
+        let (width, height) = (stored.width_px as i32, stored.height_px as i32);
         let (origin, step_x, step_y) = match rotation {
             Rotation::None => (0, 1, width),
             Rotation::Clockwise90 => ((height - 1) * width, -width, 1),
             Rotation::HalfTurn => (height * width - 1, -1, -width),
             Rotation::Clockwise270 => (width - 1, width, -1),
         };
-        assert_eq!(rgb.len() as u64, 3 * stored.pixels(), "the pixels are those of the size");
-        assert!(i32::try_from(rgb.len()).is_ok(), "no picture is as large as two gigabytes");
         Self { rgb, stored, rotation, origin, step_x, step_y }
     }
 
@@ -72,7 +72,7 @@ impl<'a> Upright<'a> {
     /// Red, green, blue of one pixel; `x` and `y` lie inside the picture.
     #[inline]
     pub fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
-        let at = 3 * (self.origin + x as isize * self.step_x + y as isize * self.step_y) as usize;
+        let at = 3 * (self.origin + x as i32 * self.step_x + y as i32 * self.step_y) as usize;
         let pixel = &self.rgb[at..at + 3];
         [pixel[0], pixel[1], pixel[2]]
     }
@@ -80,7 +80,7 @@ impl<'a> Upright<'a> {
     /// The stored bytes, and which stored pixel (x, y) is: the first, plus so
     /// many for each step to the right and down.
     pub fn layout(&self) -> (&'a [u8], i32, [i32; 2]) {
-        (self.rgb, self.origin as i32, [self.step_x as i32, self.step_y as i32])
+        (self.rgb, self.origin, [self.step_x, self.step_y])
     }
 
     /// Row `y` as interleaved RGB; `turned` is scratch for pictures that are
@@ -88,7 +88,7 @@ impl<'a> Upright<'a> {
     pub fn row<'b>(&'b self, y: usize, turned: &'b mut Vec<u8>) -> &'b [u8] {
         let width = self.size().width_px as usize;
         if self.step_x == 1 {
-            let start = 3 * (self.origin + y as isize * self.step_y) as usize;
+            let start = 3 * (self.origin + y as i32 * self.step_y) as usize;
             return &self.rgb[start..start + 3 * width];
         }
         turned.clear();

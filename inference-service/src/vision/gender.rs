@@ -26,8 +26,7 @@ pub struct GenderClassifier {
 /// One worker's part of a [`GenderClassifier`].
 pub struct GenderState {
     engine: Box<dyn EngineState>,
-    /// Scratch of the crop.
-    points: Points,
+    cropper: Cropper,
 }
 
 impl GenderClassifier {
@@ -70,9 +69,14 @@ impl GenderClassifier {
         self.engine.as_ref()
     }
 
+    /// Most scratch that one state takes, in bytes.
+    pub fn max_scratch_bytes(&self) -> u64 {
+        Cropper::max_bytes(self.shape)
+    }
+
     /// A state of its own for one worker.
     pub fn spawn(&self) -> GenderState {
-        GenderState { engine: self.engine.spawn(), points: Points::default() }
+        GenderState { engine: self.engine.spawn(), cropper: Cropper::default() }
     }
 
     /// Apparent gender of `face` in `picture`.
@@ -89,8 +93,11 @@ impl GenderClassifier {
             }
             CropSpec::Box { scale } => Similarity::around(face.bounds, *scale, self.shape.width as f32),
         };
-        let GenderState { engine, points } = state;
-        crop(picture, place, &self.normalizer, self.shape, points, engine.input());
+        if !place.is_finite() {
+            return Err(EngineError(format!("the face at {:?} has no place in the picture: {place:?}", face.bounds)));
+        }
+        let GenderState { engine, cropper } = state;
+        cropper.crop(picture, place, &self.normalizer, self.shape, engine.input());
         engine.run()?;
         let female = female_probability(&self.output, engine.output(0));
         if !female.is_finite() {
@@ -163,6 +170,10 @@ impl Similarity {
         Self { a: side / side_px, b: 0.0, tx: corner(bounds.x, bounds.width), ty: corner(bounds.y, bounds.height) }
     }
 
+    fn is_finite(self) -> bool {
+        [self.a, self.b, self.tx, self.ty].into_iter().all(f32::is_finite)
+    }
+
     /// Picture pixels per crop pixel.
     fn scale(self) -> f32 {
         self.a.hypot(self.b)
@@ -185,42 +196,64 @@ fn mean_landmarks(bounds: Bounds) -> [Point; 5] {
 /// Most samples per crop pixel and direction. As in training.
 const MAX_SAMPLES: f32 = 4.0;
 
-/// Writes the part of the picture that `place` says into `input`: each value
-/// is the mean of about as many samples as picture pixels lie under it.
-fn crop(
-    picture: &Upright,
-    place: Similarity,
-    normalizer: &Normalizer,
-    shape: InputShape,
-    points: &mut Points,
-    input: &mut [f32],
-) {
-    let samples = place.scale().round().clamp(1.0, MAX_SAMPLES) as usize;
-    let step = 1.0 / samples as f32;
-    let weight = step * step;
-    // Of the samples of one row of the crop, those of one pixel stand together.
-    let columns: Vec<f32> = (0..shape.width * samples).map(|column| (column as f32 + 0.5) * step).collect();
-    let mut means = vec![[0.0; 4]; shape.width];
-    let plane = shape.width * shape.height;
-    for y in 0..shape.height {
-        means.fill([0.0; 4]);
-        for row in 0..samples {
-            let v = y as f32 + (row as f32 + 0.5) * step;
-            points.find(picture, columns.len(), |column| place.apply(columns[column], v));
-            let mut values = points.read(picture);
-            for mean in &mut means {
-                for value in values.by_ref().take(samples) {
-                    for (mean, value) in mean.iter_mut().zip(value) {
-                        *mean += value * weight;
+/// One worker's scratch for crops; kept to reuse the allocations.
+#[derive(Default)]
+struct Cropper {
+    /// Where the samples of a row of the crop lie across it, in its pixels;
+    /// those of one pixel stand together.
+    columns: Vec<f32>,
+    points: Points,
+    /// Mean of the samples of each pixel of a row so far.
+    means: Vec<[f32; 4]>,
+}
+
+impl Cropper {
+    /// Writes the part of the picture that `place` says into `input`: each value
+    /// is the mean of about as many samples as picture pixels lie under it.
+    fn crop(
+        &mut self,
+        picture: &Upright,
+        place: Similarity,
+        normalizer: &Normalizer,
+        shape: InputShape,
+        input: &mut [f32],
+    ) {
+        let Self { columns, points, means } = self;
+        let samples = place.scale().round().clamp(1.0, MAX_SAMPLES) as usize;
+        let step = 1.0 / samples as f32;
+        let weight = step * step;
+        let sample = |index: usize| (index as f32 + 0.5) * step;
+        columns.clear();
+        columns.extend((0..shape.width).flat_map(|x| (0..samples).map(move |at| x as f32 + sample(at))));
+        let plane = shape.width * shape.height;
+        for y in 0..shape.height {
+            means.clear();
+            means.resize(shape.width, [0.0; 4]);
+            for at in 0..samples {
+                let v = y as f32 + sample(at);
+                points.find(picture, columns.iter().map(|&u| place.apply(u, v)));
+                let mut values = points.read(picture);
+                for mean in &mut *means {
+                    for value in values.by_ref().take(samples) {
+                        for (mean, value) in mean.iter_mut().zip(value) {
+                            *mean += value * weight;
+                        }
                     }
                 }
             }
-        }
-        for (x, [red, green, blue, _]) in means.iter().enumerate() {
-            for channel in 0..shape.channels {
-                input[channel * plane + y * shape.width + x] = normalizer.value(channel, [*red, *green, *blue]);
+            for (x, [red, green, blue, _]) in means.iter().enumerate() {
+                for channel in 0..shape.channels {
+                    input[channel * plane + y * shape.width + x] = normalizer.value(channel, [*red, *green, *blue]);
+                }
             }
         }
+    }
+
+    /// Most memory that crops of `shape` take, in bytes.
+    const fn max_bytes(shape: InputShape) -> u64 {
+        let samples = shape.width * MAX_SAMPLES as usize;
+        // Lists grow to twice what is needed.
+        2 * (samples * size_of::<f32>() + shape.width * size_of::<[f32; 4]>()) as u64 + Points::max_bytes(samples)
     }
 }
 
@@ -288,8 +321,39 @@ mod tests {
         let shape = InputShape { channels: 1, height: 8, width: 8 };
         let mut input = vec![0.0; 64];
         let whole = Bounds { x: 0.0, y: 0.0, width: 64.0, height: 64.0 };
-        crop(&picture, Similarity::around(whole, 1.0, 8.0), &normalizer, shape, &mut Points::default(), &mut input);
+        Cropper::default().crop(&picture, Similarity::around(whole, 1.0, 8.0), &normalizer, shape, &mut input);
         assert!(input.iter().all(|value| (value - 127.5).abs() < 1.0), "{input:?}");
+    }
+
+    #[test]
+    fn a_slope_stays_a_slope() {
+        // Red and green grow to the right, red and blue downwards, so that every sample and every
+        // mean of samples is what lies at the middle.
+        let size = PictureSize::new(60, 50);
+        let pixels = (0..50u8).flat_map(|y| (0..60u8).map(move |x| [2 * x + y, x, y]));
+        let rgb: Vec<u8> = pixels.flatten().collect();
+        let picture = Upright::new(&rgb, size, Rotation::None);
+        let normalizer = Normalizer::new(&InputSpec {
+            size: SizeText(PictureSize::new(7, 6)),
+            range: None,
+            colour: Colour::Rgb,
+            mean: vec![0.0; 3],
+            scale: 1.0,
+        });
+        let shape = InputShape { channels: 3, height: 6, width: 7 };
+        let (mut cropper, mut input) = (Cropper::default(), vec![0.0; shape.len()]);
+        // One to four samples in each direction, turned; larger and smaller with the same scratch.
+        for (a, b) in [(0.9, 0.2), (4.4, 0.8), (2.0, -0.3), (2.9, 0.7), (3.9, -0.5)] {
+            let place = Similarity { a, b, tx: 15.0, ty: 14.0 };
+            cropper.crop(&picture, place, &normalizer, shape, &mut input);
+            for (index, found) in input.iter().enumerate() {
+                let (channel, y, x) = (index / 42, index % 42 / 7, index % 7);
+                let (x, y) = place.apply(x as f32 + 0.5, y as f32 + 0.5);
+                let (x, y) = (x - 0.5, y - 0.5);
+                let expected = [2.0 * x + y, x, y][channel];
+                assert!((found - expected).abs() < 1e-2, "{place:?} {channel} {x} {y}: {found}, not {expected}");
+            }
+        }
     }
 
     proptest! {

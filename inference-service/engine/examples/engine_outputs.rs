@@ -1,7 +1,7 @@
 //! Raw outputs of a model for given inputs, to compare with another runtime:
 //! `benches/equals_ort.py` does.
 //!
-//!     outputs MODEL:CHANNELSxHEIGHTxWIDTH:OUTPUT,... INPUTS OUTPUTS
+//!     engine_outputs MODEL:CHANNELSxHEIGHTxWIDTH:OUTPUT,... INPUTS OUTPUTS
 //!
 //! INPUTS and OUTPUTS are files of little-endian 32-bit floats: all inputs one
 //! after the other; for each input all outputs in the order of their names.

@@ -1,7 +1,7 @@
 //! Milliseconds per run of models, one thread, with tract's own operators and
 //! with ours. Prints one line for each; judges nothing.
 //!
-//!     cargo run --release -p flatframe-engine --example speed -- --seconds 2
+//!     cargo run --release -p flatframe-engine --example engine_speed -- --seconds 2
 //!
 //! More models: `--model FILE:CHANNELSxHEIGHTxWIDTH:OUTPUT,...`, with names of
 //! outputs as the file has them. `benches/vs_ort.py` runs this beside
