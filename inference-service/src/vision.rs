@@ -17,6 +17,7 @@ use flatframe_shared::frame::PictureSize;
 mod analyzer;
 mod config;
 
+mod crop;
 mod decode;
 mod detect;
 mod gender;
