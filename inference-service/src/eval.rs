@@ -335,7 +335,7 @@ mod tests {
 
     fn input(range: Option<SideRange>) -> InputSpec {
         let size = "320x256".parse().expect("a size");
-        InputSpec { size, range, colour: Colour::Bgr, mean: vec![0.0; 3], scale: 1.0 }
+        InputSpec { size, also: Vec::new(), range, colour: Colour::Bgr, mean: vec![0.0; 3], scale: 1.0 }
     }
 
     #[test]

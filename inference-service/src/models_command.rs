@@ -185,11 +185,13 @@ fn describe_gender(gender: &GenderManifest) -> Lines {
 }
 
 fn describe_input(input: &InputSpec) -> Lines {
+    let used: Vec<String> = input.default_sizes().map(|size| size.to_string()).collect();
+    let used = used.join(" and ");
     let sizes = match input.range {
-        None => format!("{} px, no other", input.size.0),
+        None => format!("{used} px, no other"),
         Some(range) => format!(
-            "{} px, or sides of {} to {} px that are multiples of {}",
-            input.size.0, range.min_px, range.max_px, range.multiple_px
+            "{used} px, or sides of {} to {} px that are multiples of {}",
+            range.min_px, range.max_px, range.multiple_px
         ),
     };
     let colour = format!("{:?}", input.colour).to_lowercase();

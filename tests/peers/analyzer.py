@@ -1,6 +1,6 @@
 """One JPEG to faces with apparent gender: ONNX Runtime for the models, OpenCV for the pictures.
 
-The same work as inference-service does: the same models, input size, thresholds and crop, all from the
+The same work as inference-service does: the same models, input sizes, thresholds and crop, all from the
 same manifests. Written as for production: what has a fast way in OpenCV or numpy takes it.
 """
 
@@ -41,6 +41,10 @@ def load(name):
     return manifest, session
 
 
+def width_and_height(text):
+    return tuple(map(int, text.split("x")))
+
+
 def to_input(pixels, size):
     """The pixels in the upper left corner of a model's input, plane by plane, black around them.
 
@@ -60,8 +64,9 @@ class Analyzer:
         cv2.setNumThreads(1)
         self.detector, self.detect_session = load(detector)
         self.gender, self.gender_session = load(gender)
-        self.input_size = tuple(map(int, self.detector["input"]["size"].split("x")))
-        self.crop_size = tuple(map(int, self.gender["input"]["size"].split("x")))
+        sizes = self.detector["input"]["size"], *self.detector["input"].get("also", [])
+        self.input_sizes = [width_and_height(size) for size in sizes]
+        self.crop_size = width_and_height(self.gender["input"]["size"])
         thresholds = self.detector["thresholds"]
         self.min_score, self.nms_iou = thresholds["score"], thresholds["nms_iou"]
         self.min_logit = math.log(self.min_score / (1 - self.min_score))
@@ -83,12 +88,15 @@ class Analyzer:
     def _detect(self, picture):
         """Box, score and landmarks of each face, in pixels of the picture."""
         height, width = picture.shape[:2]
-        columns, rows = self.input_size
-        scale = min(columns / width, rows / height, 1.0)
+        # The input that shrinks the picture least; among equals the smallest, which is the fastest.
+        scale, _, size = max(
+            (min(columns / width, rows / height, 1.0), -columns * rows, (columns, rows))
+            for columns, rows in self.input_sizes
+        )
         fitted = picture
         if scale < 1.0:
             fitted = cv2.resize(picture, (max(1, round(width * scale)), max(1, round(height * scale))))
-        heads = self.detect_session.run(None, {"input": to_input(fitted, self.input_size)})
+        heads = self.detect_session.run(None, {"input": to_input(fitted, size)})
         found = []  # one array per stride: logit, box (4), landmarks (10), a column for each candidate
         for stride, head in zip(self.detector["output"]["strides"], heads):
             y, x = np.nonzero(head[0, 0] >= self.min_logit)

@@ -250,7 +250,7 @@ fn load_detector(model: &Model<DetectorManifest>, config: &VisionConfig) -> Resu
 /// The configured input sizes, or the model's own; each fits the model.
 fn input_sizes(config: &VisionConfig, name: &str, input: &InputSpec) -> Result<Vec<PictureSize>, ModelError> {
     let sizes = match config.input_sizes.as_slice() {
-        [] => vec![input.size.0],
+        [] => input.default_sizes().collect(),
         sizes => sizes.iter().map(|size| size.0).collect(),
     };
     for &size in &sizes {
@@ -304,6 +304,16 @@ mod tests {
         let [face] = analysis.faces.as_slice() else { panic!("{analysis:?}") };
         let estimate = face.gender.expect("gender is on");
         assert!(matches!(estimate.gender, Gender::Female | Gender::Unknown), "{estimate:?}");
+    }
+
+    #[test]
+    fn a_wide_picture_wastes_no_input() {
+        let analyzer = Analyzer::load(&VisionConfig::default()).unwrap_or_else(|error| panic!("{error}"));
+        for (picture, input) in [((640, 480), (320, 256)), ((640, 360), (320, 192)), ((480, 640), (320, 256))] {
+            let detector = &analyzer.loaded.detector;
+            let plan = &detector.plans()[detector.plan_for(PictureSize::new(picture.0, picture.1))];
+            assert_eq!(picture_size(plan.shape), PictureSize::new(input.0, input.1), "{picture:?}");
+        }
     }
 
     #[test]

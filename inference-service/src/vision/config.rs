@@ -30,7 +30,7 @@ pub struct VisionConfig {
     pub gender: String,
     /// Input sizes of the detector, as `"WIDTHxHEIGHT"` in pixels, at most 4.
     /// A picture goes to the one that shrinks it least, among equals to the
-    /// smallest. Empty: the size that the detector's manifest names.
+    /// smallest. Empty: the sizes that the detector's manifest names.
     pub input_sizes: Vec<SizeText>,
     /// Most faces reported per picture, 1 to 1024; more set `truncated`.
     pub max_faces: usize,

@@ -171,6 +171,7 @@ mod tests {
         let picture = Upright::new(&rgb, size, Rotation::None);
         let normalizer = Normalizer::new(&InputSpec {
             size: SizeText(PictureSize::new(8, 8)),
+            also: Vec::new(),
             range: None,
             colour: Colour::Grey,
             mean: vec![0.0],
@@ -193,6 +194,7 @@ mod tests {
         let picture = Upright::new(&rgb, size, Rotation::None);
         let normalizer = Normalizer::new(&InputSpec {
             size: SizeText(PictureSize::new(7, 6)),
+            also: Vec::new(),
             range: None,
             colour: Colour::Rgb,
             mean: vec![0.0; 3],

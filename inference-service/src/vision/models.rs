@@ -263,6 +263,8 @@ mod tests {
         for (good, from, to, says) in [
             (manifest(), "size = \"320x256\"", "size = \"320x250\"", "input.size"),
             (manifest(), "size = \"320x256\"", "size = \"32x0\"", "WIDTHxHEIGHT"),
+            (manifest(), "[\"320x192\"]", "[\"320x190\"]", "input.also"),
+            (manifest(), "[\"320x192\"]", "[\"64x64\", \"96x96\", \"128x128\", \"160x160\"]", "at most 3"),
             (manifest(), "multiple_px = 32", "multiple_px = 16", "output.strides"),
             (manifest(), "multiple_px = 32", "multiple_px = 0", "multiple_px"),
             (manifest(), "mean = [0.0, 0.0, 0.0]", "mean = [0.0]", "input.mean"),
@@ -277,6 +279,7 @@ mod tests {
             (gender.clone(), "[9.767, 9.632]", "[99.0, 9.632]", "crop.targets"),
             (gender.clone(), "kind = \"aligned\"", "kind = \"round\"", "round"),
             (gender.clone(), "probability = 0.7", "probability = 0.3", "thresholds.probability"),
+            (gender.clone(), "size = \"32x32\"", "size = \"32x32\"\nalso = [\"32x32\"]", "one size"),
             (gender, "\"male\"]", "\"female\"]", "output.classes"),
         ] {
             assert!(good.contains(from), "{from}");

@@ -168,6 +168,7 @@ mod tests {
     fn normalizer(colour: Colour) -> Normalizer {
         Normalizer::new(&InputSpec {
             size: SizeText(PictureSize::new(8, 6)),
+            also: Vec::new(),
             range: None,
             colour,
             mean: vec![50.0; colour.channels()],

@@ -28,6 +28,7 @@ const FACE_STRIDES: f32 = 2.0;
 pub fn input() -> InputSpec {
     InputSpec {
         size: SizeText(PictureSize::new(320, 256)),
+        also: Vec::new(),
         range: Some(SideRange { multiple_px: STRIDE, min_px: 64, max_px: 1920 }),
         colour: Colour::Bgr,
         mean: vec![0.0; 3],

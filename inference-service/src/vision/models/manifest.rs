@@ -90,6 +90,9 @@ pub struct Weights {
 pub struct InputSpec {
     /// The size that is used when none is configured.
     pub size: SizeText,
+    /// Sizes that are used beside it then, for pictures of another shape.
+    #[serde(default)]
+    pub also: Vec<SizeText>,
     /// Other sizes that the model takes; absent: none.
     pub range: Option<SideRange>,
     /// Order of the channels.
@@ -269,6 +272,11 @@ impl Manifest {
 }
 
 impl InputSpec {
+    /// The sizes that are used when none is configured.
+    pub fn default_sizes(&self) -> impl Iterator<Item = PictureSize> {
+        std::iter::once(&self.size).chain(&self.also).map(|size| size.0)
+    }
+
     /// Whether the model takes this size; otherwise what it takes.
     pub fn admits(&self, size: PictureSize) -> Result<(), String> {
         let Some(SideRange { multiple_px, min_px, max_px }) = self.range else {

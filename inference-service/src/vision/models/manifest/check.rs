@@ -7,6 +7,7 @@ use super::{
     CropSpec, DetectorManifest, DetectorOutput, DetectorThresholds, GenderManifest, GenderOutput, InputSpec,
     MAX_WEIGHTS_BYTES, Weights, is_plain_name,
 };
+use crate::vision::config::{MAX_INPUT_SIZES, SizeText};
 
 impl DetectorManifest {
     pub(super) fn check(&self) -> Result<(), String> {
@@ -36,7 +37,8 @@ impl GenderManifest {
     pub(super) fn check(&self) -> Result<(), String> {
         self.weights.check()?;
         self.input.check()?;
-        demand(self.input.range.is_none(), || "input.range: a classifier takes one size".into())?;
+        let one_size = self.input.range.is_none() && self.input.also.is_empty();
+        demand(one_size, || "input.range, input.also: a classifier takes one size".into())?;
         let PictureSize { width_px, height_px } = self.input.size.0;
         match &self.crop {
             CropSpec::Aligned { targets } => {
@@ -90,7 +92,14 @@ impl InputSpec {
         demand(self.range.is_none_or(|range| range.multiple_px > 0), || {
             "input.range.multiple_px = 0: use 1 or more".into()
         })?;
-        self.admits(self.size.0).map_err(|allowed| format!("input.size = {:?}: use {allowed}", self.size))
+        self.admits(self.size.0).map_err(|allowed| format!("input.size = {:?}: use {allowed}", self.size))?;
+        demand(self.also.len() < MAX_INPUT_SIZES, || {
+            format!("input.also = {:?}: use at most {} sizes", self.also, MAX_INPUT_SIZES - 1)
+        })?;
+        let beside = |size: &SizeText| {
+            self.admits(size.0).map_err(|allowed| format!("input.also = {:?}: use {allowed}", self.also))
+        };
+        self.also.iter().try_for_each(beside)
     }
 }
 
