@@ -29,7 +29,9 @@ from warm_start import load_folded, recover_norms
 RAISED = 0.85  # the target of a face that the teacher misses
 CHECK_EVERY = 500  # updates between checkpoints
 WARM_BATCHES = 8  # by which the norms of a network from an ONNX file are measured
-FIGURES = ("val_ap_416", "val_ap_224")
+# Sizes of the held-out pictures: with one or two of them, chance chooses the weights.
+VAL_SIDES = (512, 416, 320, 256, 224, 160)
+FIGURES = tuple(f"val_ap_{side}" for side in VAL_SIDES)
 LEVEL_LIMITS = (36, 100)  # face sizes (square root of area) that part the three strides
 
 
@@ -155,10 +157,10 @@ def pair_iou(p, q):
 
 @torch.no_grad()
 def validate(model, prepared, device):
-    """AP on the held-out scenes at two sizes; every face of at least 8 px that is surely one."""
+    """AP on the held-out scenes at each of VAL_SIDES; every face of at least 8 px that is surely one."""
     model.eval()
     figures = []
-    for side in (416, 224):
+    for side in VAL_SIDES:
         found = []
         for i in np.flatnonzero((prepared.split == "val") & np.isin(prepared.set, SCENES)):
             picture, factor = shrink(prepared.picture(i), side)
