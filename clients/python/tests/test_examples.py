@@ -28,6 +28,8 @@ def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_live_counts_until_ctrl_c(house: House) -> None:
     command = [sys.executable, str(EXAMPLES / "live_counts.py"), "--server", house.address, "door"]
+    # What a shell starts in the background ignores SIGINT, and so would its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as example:
         try:
             assert example.stdout is not None
